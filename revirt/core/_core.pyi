@@ -1,0 +1,196 @@
+"""The CPU core: Unicorn's x86, with the clock, exact stops and exception delivery that record and replay need.
+
+The core counts *taken branches*: the number of times execution continued anywhere other than at the byte after the
+previous instruction.  It stops only on a taken branch or at a HLT.  Memory below ``ram_size`` is ordinary RAM, kept
+by the core and visible as ``Core.ram``; everything else that a guest touches is MMIO.
+
+Unless said otherwise methods may be called only while the guest is not running; ``request_stop`` may be called from
+anywhere, and device callbacks may use ``branches``, ``pc``, ``intr``, ``set_clock`` and ``request_stop``.
+"""
+
+from collections.abc import Callable
+from typing import Final, final
+
+UNICORN_VERSION: Final[str]
+"""The only release of Unicorn whose CPU context this core knows."""
+PAGE_SIZE: Final[int]
+
+# Why `Core.run` returned.
+STOP_LIMIT: Final[int]
+"""The branch count asked for was reached."""
+STOP_REQUEST: Final[int]
+"""`Core.request_stop` was called; the core went on to the next taken branch."""
+STOP_INTERRUPTIBLE: Final[int]
+"""``intr`` is high and the guest accepts interrupts."""
+STOP_HALT: Final[int]
+"""The guest executed HLT."""
+STOP_SHUTDOWN: Final[int]
+"""Triple fault: an exception could not be delivered, nor could the double fault after it."""
+STOP_STEPS: Final[int]
+"""`Core.step` executed as many instructions as it was asked to."""
+
+# How `Core.start` sets the CPU up.
+MODE_REAL: Final[int]
+MODE_PROTECTED: Final[int]
+MODE_LONG: Final[int]
+
+def load(library: str) -> None:
+    """Load libunicorn from the path *library*; to be called once, before the first `Core`.
+
+    Raises OSError if it cannot be loaded and ImportError if it is not ``UNICORN_VERSION``.
+    """
+
+def hash_pages(pages: bytes | bytearray | memoryview, /) -> bytes:
+    """Return the 64-bit hashes of *pages* (a multiple of 4096 bytes), 8 bytes each, little-endian."""
+
+@final
+class Core:
+    def __init__(self, ram_size: int, *, translation_buffer: int = 0, track_writes: bool = True) -> None:
+        """Create a CPU with *ram_size* bytes of zeroed memory (a multiple of 4096).
+
+        *translation_buffer* is the size in bytes of Unicorn's buffer for translated code, 0 for its default.
+        *track_writes* false finds changed pages by comparing hashes, as on hosts without userfaultfd.
+        Raises RuntimeError if the CPU context of this libunicorn is not laid out as expected.
+        """
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def run(self, limit: int, /) -> int:
+        """Run until ``branches`` is *limit* or something else of the ``STOP_`` kind happens; return which.
+
+        Releases the GIL.  An exception raised by a device callback stops the guest at the next taken branch and
+        is raised from here.
+        """
+
+    def step(self, count: int, /) -> int:
+        """Execute *count* instructions under an instruction hook; return ``STOP_STEPS``, or why it stopped before.
+
+        Does not move ``branches`` differently from `run`.  The first step after a `run`, and the first `run` after a
+        step, drop all translations.
+        """
+
+    def request_stop(self) -> None:
+        """Make `run` return at the next taken branch.  Safe from any thread and from callbacks."""
+
+    def interrupt(self, vector: int, /) -> None:
+        """Deliver the external interrupt *vector*, as if accepted between two instructions."""
+
+    @property
+    def branches(self) -> int:
+        """Taken branches since the start of the guest: its clock."""
+
+    @property
+    def instructions(self) -> int:
+        """Instructions executed while ``counting`` was on.  Iterations of a REP instruction count one each."""
+
+    @instructions.setter
+    def instructions(self, value: int) -> None: ...
+    @property
+    def counting(self) -> bool:
+        """Whether an instruction hook counts instructions (which slows the guest down several times)."""
+
+    @counting.setter
+    def counting(self, value: bool) -> None: ...
+    @property
+    def intr(self) -> bool:
+        """Level of the CPU's INTR input."""
+
+    @intr.setter
+    def intr(self, value: bool) -> None: ...
+    @property
+    def interruptible(self) -> bool:
+        """Whether the guest accepts external interrupts (IF is set)."""
+
+    @property
+    def pc(self) -> int:
+        """The instruction pointer register (an offset in the code segment)."""
+
+    @property
+    def fault(self) -> str:
+        """Why the guest shut down: what could not be delivered, and where; empty unless it did."""
+
+    # -- devices ------------------------------------------------------------------------------------------------
+
+    def set_callbacks(
+        self,
+        port_in: Callable[[int, int], int],
+        port_out: Callable[[int, int, int], None],
+        mmio_read: Callable[[int, int], int],
+        mmio_write: Callable[[int, int, int], None],
+        /,
+    ) -> None:
+        """Install device callbacks: ``(port, size) -> value``, ``(port, size, value)``, and the same by address."""
+
+    def map_mmio(self, start: int, size: int, /) -> None:
+        """Route guest accesses to physical ``[start, start + size)`` to the MMIO callbacks (multiples of 4096)."""
+
+    def set_cpuid(self, leaves: dict[tuple[int, int], tuple[int, int, int, int]], /) -> None:
+        """Set what CPUID answers: ``(leaf, subleaf)`` to (eax, ebx, ecx, edx).
+
+        A leaf without that subleaf answers as its subleaf 0; a leaf that is absent answers zeros.
+        """
+
+    def set_clock(self, base_ns: int, base_branches: int, ns_per_branch: int, /) -> None:
+        """Let RDTSC read ``base_ns + (branches - base_branches) * ns_per_branch``."""
+
+    # -- CPU state ----------------------------------------------------------------------------------------------
+
+    def start(
+        self, mode: int, pc: int, registers: dict[str, int], gdt_base: int, gdt_limit: int, cr3: int, /
+    ) -> None:
+        """Reset the CPU into *mode* (``MODE_*``) at *pc*.
+
+        Real mode: all segments 0.  Protected mode: flat 4 GiB segments (code selector 0x10, data 0x18), paging off.
+        Long mode: likewise, 64-bit code, paging on with *cr3* and PAE.  *registers* are general registers by their
+        64-bit names.
+        """
+
+    def registers(self) -> dict[str, int]:
+        """Return every architectural register by name, in a fixed order (vector and x87 ones as integers)."""
+
+    def digest_input(self) -> bytes:
+        """Return the architectural state of the CPU, the clock included, as canonical bytes."""
+
+    def check(self) -> int:
+        """Return a 16-bit hash of the general registers and flags."""
+
+    def save(self) -> bytes:
+        """Return the CPU's state, the clock included."""
+
+    def restore(self, state: bytes, /) -> None:
+        """Replace the CPU's state by what `save` returned; drops all translations.
+
+        Raises ValueError if *state* is not of this core's layout.
+        """
+
+    # -- memory -------------------------------------------------------------------------------------------------
+
+    @property
+    def ram(self) -> memoryview:
+        """Guest memory, writable.  After writing below a running guest call `written`."""
+
+    def written(self, start: int, size: int, /) -> None:
+        """Tell the core that physical ``[start, start + size)`` was written from outside: stale code is dropped."""
+
+    def translate(self, vaddr: int, /) -> int | None:
+        """Return the physical address of *vaddr* in the guest's current page tables, None if it is not mapped."""
+
+    @property
+    def tracks_writes(self) -> bool:
+        """Whether the host's kernel tells which pages were written (else they are compared)."""
+
+    def scan(self) -> int:
+        """Find pages changed since the last scan, update ``page_hashes``; return how many changed."""
+
+    @property
+    def page_hashes(self) -> memoryview:
+        """The 64-bit hash of every page of RAM as of the last `scan` (read-only bytes, 8 per page)."""
+
+    def take_changed(self) -> bytes:
+        """Return the numbers (32-bit little-endian, ascending) of pages found changed since the last call; forget them."""
+
+    def read_pages(self, numbers: bytes | memoryview, /) -> bytes:
+        """Return the contents of the pages with these *numbers* (32-bit little-endian), concatenated."""
+
+    def write_pages(self, numbers: bytes | memoryview, contents: bytes | memoryview, /) -> None:
+        """Write *contents* to the pages with these *numbers*; raises ValueError if sizes or numbers do not fit."""

@@ -1,0 +1,87 @@
+"""The seam for nondeterminism: everything that a machine cannot compute from its own state.
+
+A machine asks its `Inputs`; who answers decides what the run is.  The monitor answers from the host (and writes
+the answer down), the replayer from a recording.  The machine cannot tell which, and runs the same code for both.
+
+Rules:
+- What is not an `Arrival` is computed from machine state.  docs/determinism.md lists every source by name.
+- Arrivals land only where the core stands on a taken branch, or halted: a `Moment`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from revirt.position import Position
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Moment:
+    """A place where something from outside may reach the machine.
+
+    ``branches`` transfers have been taken; the CPU stands at ``pc`` (its instruction pointer register), right after
+    the last of them, or, when ``halted``, behind a HLT instruction in the straight line that followed it.
+    """
+
+    branches: int
+    halted: bool
+    pc: int
+
+    @property
+    def position(self) -> Position:
+        """Position of the last taken branch (the steps up to a HLT are not counted in normal runs)."""
+        return Position(self.branches)
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """The host's clock: the machine's clock jumps to ``ns`` (nanoseconds since the guest started)."""
+
+    ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Bytes that arrived on the serial line."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Not for the guest: whoever runs the machine wants `Machine.run` to return, and says why."""
+
+    reason: str
+
+
+Arrival = ClockReading | Received | Halt
+
+
+class Inputs(Protocol):
+    """Where a machine gets what it cannot compute, and tells what an observer may check."""
+
+    def horizon(self, branches: int) -> int:
+        """Return the branch count (beyond *branches*) up to which the machine may run without asking again."""
+        ...
+
+    def arrivals(self, moment: Moment) -> Sequence[Arrival]:
+        """Return what arrives at *moment*, in order; called whenever the machine stands at one."""
+        ...
+
+    def idle(self, moment: Moment, wake_ns: int | None) -> Sequence[Arrival]:
+        """Return what ends a halt: called instead of running while nothing can happen inside the machine.
+
+        *wake_ns* is the machine time of its next timer, None if no timer is armed.  An empty answer lets the clock
+        jump to *wake_ns*.
+        """
+        ...
+
+    def interrupted(self, moment: Moment, vector: int) -> None:
+        """Told of every interrupt the CPU accepts, before its handler runs."""
+        ...
+
+    def transmitted(self, data: bytes) -> None:
+        """Told of every run of bytes that the guest sends on the serial line."""
+        ...
