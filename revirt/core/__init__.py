@@ -1,0 +1,73 @@
+"""The CPU core: a C extension around the libunicorn that the ``unicorn`` package ships.
+
+`_core.pyi` documents every operation.  This module finds the library and makes sure that it is the one release whose
+CPU state the core knows.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+from revirt.core import _core
+from revirt.core._core import (
+    MODE_LONG,
+    MODE_PROTECTED,
+    MODE_REAL,
+    PAGE_SIZE,
+    STOP_HALT,
+    STOP_INTERRUPTIBLE,
+    STOP_LIMIT,
+    STOP_REQUEST,
+    STOP_SHUTDOWN,
+    STOP_STEPS,
+    UNICORN_VERSION,
+    Core,
+    hash_pages,
+)
+from revirt.errors import HostError
+
+__all__ = [
+    "MODE_LONG",
+    "MODE_PROTECTED",
+    "MODE_REAL",
+    "PAGE_SIZE",
+    "STOP_HALT",
+    "STOP_INTERRUPTIBLE",
+    "STOP_LIMIT",
+    "STOP_REQUEST",
+    "STOP_SHUTDOWN",
+    "STOP_STEPS",
+    "UNICORN_VERSION",
+    "Core",
+    "create_core",
+    "hash_pages",
+]
+
+_HINT = f"install it with: pip install unicorn=={UNICORN_VERSION}"
+
+
+def create_core(ram_size: int, *, translation_buffer: int = 0, track_writes: bool = True) -> Core:
+    """Return a CPU with *ram_size* bytes of zeroed memory.
+
+    Raises HostError if this host's Unicorn is missing or not the release the core knows.
+    """
+    _load_unicorn()
+    try:
+        return Core(ram_size, translation_buffer=translation_buffer, track_writes=track_writes)
+    except RuntimeError as error:
+        raise HostError(str(error), hint=_HINT) from error
+
+
+@cache
+def _load_unicorn() -> None:
+    # Looked up, not imported: the Python binding takes 60 ms to load and is not used.
+    spec = importlib.util.find_spec("unicorn")
+    if spec is None or spec.origin is None:
+        raise HostError("the unicorn package is not installed", hint=_HINT)
+    library = Path(spec.origin).parent / "lib" / "libunicorn.so.2"
+    try:
+        _core.load(str(library))
+    except (OSError, ImportError) as error:
+        raise HostError(f"Unicorn cannot be loaded: {error}", hint=_HINT) from error

@@ -1,0 +1,267 @@
+/* The CPU core, seen from its own sources.
+ *
+ *   unicorn_api   libunicorn's functions
+ *   cpu           where things are in the CPU state, how a CPU starts, page tables
+ *   exceptions    what Unicorn leaves to its user: delivery through the IDT, SYSCALL, SYSENTER, port permissions
+ *   pages         which pages were written, page hashes
+ *   engine        hooks, the branch clock, running and stopping
+ *   module        the Python type
+ *
+ * _core.pyi says what each operation means. */
+#ifndef REVIRT_CORE_H
+#define REVIRT_CORE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "unicorn_api.h"
+
+#define PAGE_SIZE 4096u
+#define PAGE_SHIFT 12
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* ---- cpu.c: the CPU state inside a saved context ---------------------------------------------------------- */
+
+typedef struct {
+    uint32_t selector;
+    uint32_t reserved;
+    uint64_t base;
+    uint32_t limit;
+    uint32_t flags; /* the second word of the descriptor, as QEMU keeps it */
+} Segment;
+
+enum { ES, CS, SS, DS, FS, GS, SEGMENTS };
+enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, GENERAL_REGISTERS };
+
+/* The head of Unicorn's CPU state; cpu_layout_find() refuses to run if it is not like this. */
+typedef struct {
+    uint64_t regs[GENERAL_REGISTERS];
+    uint64_t eip;
+    uint64_t eflags; /* without the six condition codes and DF, which live in the next fields */
+    uint64_t cc_dst, cc_src, cc_src2;
+    uint32_t cc_op;
+    int32_t df;
+    uint32_t hflags, hflags2;
+    Segment segs[SEGMENTS];
+    Segment ldt, tr, gdt, idt;
+    uint64_t cr[5];
+} CpuHead;
+
+/* A later stretch of it, found by writing markers to the debug registers. */
+typedef struct {
+    int32_t error_code;
+    int32_t is_software_interrupt;
+    uint64_t next_eip;
+    uint64_t dr[8];
+    void *breakpoints[4]; /* of this process: never part of a saved state */
+    int32_t old_exception;
+} CpuExceptionState;
+
+/* hflags: what the translator depends on. */
+enum {
+    HF_CPL = 3,
+    HF_INHIBIT_IRQ = 1 << 3,
+    HF_CS32 = 1 << 4,
+    HF_SS32 = 1 << 5,
+    HF_ADDSEG = 1 << 6,
+    HF_PE = 1 << 7,
+    HF_LMA = 1 << 14,
+    HF_CS64 = 1 << 15,
+};
+enum {
+    EFLAGS_TF = 1 << 8,
+    EFLAGS_IF = 1 << 9,
+    EFLAGS_DF = 1 << 10,
+    EFLAGS_IOPL_SHIFT = 12,
+    EFLAGS_NT = 1 << 14,
+    EFLAGS_RF = 1 << 16,
+    EFLAGS_VM = 1 << 17,
+    EFLAGS_AC = 1 << 18,
+    EFLAGS_CC = 0x8d5,
+};
+enum { CC_OP_EFLAGS = 1 };
+enum { CR0_PE = 1, CR0_ET = 1 << 4, CR0_NE = 1 << 5, CR0_WP = 1 << 16, CR0_PG = 1 << 31 };
+enum { CR4_PSE = 1 << 4, CR4_PAE = 1 << 5 };
+enum { EFER_SCE = 1, EFER_LME = 1 << 8, EFER_LMA = 1 << 10 };
+enum {
+    MSR_SYSENTER_CS = 0x174,
+    MSR_SYSENTER_ESP = 0x175,
+    MSR_SYSENTER_EIP = 0x176,
+    MSR_EFER = 0xc0000080,
+    MSR_STAR = 0xc0000081,
+    MSR_LSTAR = 0xc0000082,
+    MSR_CSTAR = 0xc0000083,
+    MSR_FMASK = 0xc0000084,
+};
+
+/* ---- the core ---------------------------------------------------------------------------------------------- */
+
+typedef enum {
+    STOP_NONE,
+    STOP_LIMIT,
+    STOP_REQUEST,
+    STOP_INTERRUPTIBLE,
+    STOP_HALT,
+    STOP_SHUTDOWN,
+    STOP_STEPS,
+    STOP_INTERNAL, /* the core's own business: run on */
+} Stop;
+
+/* Reasons for the block hook to look up, in Core.attention. */
+enum { ATTEND_REQUEST = 1, ATTEND_INTR = 2, ATTEND_FLUSH = 4, ATTEND_FAULT = 8 };
+
+typedef struct {
+    uint32_t leaf, subleaf;
+    uint32_t eax, ebx, ecx, edx;
+} CpuidLeaf;
+
+enum { CPUID_LEAVES = 64, FAULT_TEXT = 200, CODE_SEEN = 256 };
+
+/* Calls into Python; each returns with the exception, if any, already put aside. */
+typedef struct Core Core;
+typedef struct {
+    uint64_t (*port_in)(Core *core, uint32_t port, int size);
+    void (*port_out)(Core *core, uint32_t port, int size, uint32_t value);
+    uint64_t (*mmio_read)(Core *core, uint64_t address, unsigned size);
+    void (*mmio_write)(Core *core, uint64_t address, unsigned size, uint64_t value);
+} Callbacks;
+
+enum { MMIO_REGIONS = 16 };
+typedef struct {
+    Core *core;
+    uint64_t start;
+} MmioRegion;
+
+typedef struct {
+    int uffd;       /* -1 where the kernel does not track writes */
+    int pagemap;
+    uint8_t *shadow; /* a copy of RAM to compare with, where it does not */
+    uint64_t *hashes;
+    uint8_t *changed; /* a byte a page */
+    bool is_primed;
+} PageTracker;
+
+struct Core {
+    uc_engine *uc;
+    uc_context *context, *fault_context;
+    CpuHead *cpu;                 /* inside context */
+    CpuExceptionState *exception; /* likewise */
+    uint64_t *efer;               /* likewise */
+    uint8_t *ram;
+    uint64_t ram_size;
+
+    /* The clock: taken branches. */
+    uint64_t branches;
+    uint64_t straight; /* linear address at which execution continues if no branch is taken */
+    uint64_t limit;
+    _Atomic uint32_t attention;
+    bool intr;
+    Stop stop;
+    bool is_running;
+    char fault[FAULT_TEXT];
+    bool port_fault; /* an IN or OUT was refused: #GP is due where fault_context was saved */
+    uint64_t exception_branches;
+    unsigned exceptions_in_place;
+
+    uint64_t clock_base_ns, clock_base_branches, ns_per_branch;
+
+    uint64_t instructions, steps_left;
+    bool counting, stepping;
+    uc_hook instruction_hook;
+
+    PageTracker pages;
+    uint8_t *code_pages; /* a byte a page: it holds translated code */
+    uint64_t code_seen[CODE_SEEN]; /* linear pages lately found to be marked */
+
+    CpuidLeaf cpuid[CPUID_LEAVES];
+    size_t cpuid_count;
+    MmioRegion mmio[MMIO_REGIONS];
+    size_t mmio_count;
+    const Callbacks *callbacks;
+};
+
+/* No straight line continues here: the next block counts as a taken branch. */
+#define STRAIGHT_NOWHERE UINT64_MAX
+
+/* ---- cpu.c ------------------------------------------------------------------------------------------------- */
+
+uint64_t cpu_reg(Core *core, int reg);
+void cpu_set_reg(Core *core, int reg, uint64_t value);
+uint64_t cpu_msr(Core *core, uint32_t msr);
+
+/* Find the fields of the CPU state in a context, and check them.  Returns NULL, or what does not fit. */
+const char *cpu_layout_find(Core *core);
+/* Copy the CPU's state to core->cpu, and back. */
+void cpu_load(Core *core);
+void cpu_store(Core *core);
+
+typedef enum { MODE_REAL, MODE_PROTECTED, MODE_LONG } CpuMode;
+typedef struct {
+    CpuMode mode;
+    uint64_t pc, gdt_base, cr3;
+    uint32_t gdt_limit;
+    uint64_t regs[GENERAL_REGISTERS];
+} CpuStart;
+void cpu_start(Core *core, const CpuStart *start);
+
+/* Set eflags and the condition codes that live apart from it (in a loaded state). */
+void cpu_put_eflags(Core *core, uint64_t eflags);
+void cpu_put_segment(Core *core, int segment, uint32_t selector, uint64_t base, uint32_t limit, uint32_t flags);
+/* Recompute what hflags say about the segments; for modes without 64-bit code. */
+void cpu_update_hflags(Core *core);
+
+typedef struct {
+    int vector;
+    uint32_t error;
+} Fault;
+/* Supervisor accesses by linear address, through the page tables of the loaded state.  False: *fault is due. */
+bool cpu_read(Core *core, uint64_t address, void *buffer, size_t size, Fault *fault);
+bool cpu_write(Core *core, uint64_t address, const void *buffer, size_t size, Fault *fault);
+/* Translate without side effects.  False: not mapped. */
+bool cpu_translate(Core *core, uint64_t address, uint64_t *physical);
+
+/* Every architectural register in a fixed order; *high* is the upper half of those wider than 64 bits. */
+typedef void RegisterVisitor(void *data, const char *name, uint64_t low, uint64_t high, bool is_wide);
+void cpu_visit_registers(Core *core, RegisterVisitor *visit, void *data);
+
+/* ---- exceptions.c ------------------------------------------------------------------------------------------ */
+
+typedef enum { CAUSE_EXCEPTION, CAUSE_SOFTWARE, CAUSE_EXTERNAL } Cause;
+/* Deliver *vector* in the loaded state, with the faults that this meets.  False: the CPU shut down. */
+bool exception_deliver(Core *core, int vector, uint32_t error, Cause cause);
+void exception_syscall(Core *core);
+void exception_sysenter(Core *core);
+/* Whether the present privilege allows access to *size* ports from *port*. */
+bool exception_port_allowed(Core *core, uint32_t port, int size);
+
+/* ---- pages.c ----------------------------------------------------------------------------------------------- */
+
+uint64_t page_hash(const uint8_t *page);
+bool pages_init(Core *core, bool track_writes);
+void pages_deinit(Core *core);
+/* Returns the number of changed pages, -1 with errno set. */
+int64_t pages_scan(Core *core);
+
+/* ---- engine.c ---------------------------------------------------------------------------------------------- */
+
+/* Returns NULL, or what went wrong. */
+const char *engine_init(Core *core, size_t translation_buffer, bool track_writes);
+void engine_deinit(Core *core);
+Stop engine_run(Core *core, uint64_t limit);
+Stop engine_step(Core *core, uint64_t count);
+void engine_interrupt(Core *core, int vector);
+void engine_set_counting(Core *core, bool on);
+/* Physical memory was written by something else than guest code. */
+void engine_written(Core *core, uint64_t start, uint64_t size);
+void engine_drop_translations(Core *core);
+const char *engine_map_mmio(Core *core, uint64_t start, uint64_t size);
+/* Take up a saved state that was put into core->cpu. */
+void engine_adopt_state(Core *core);
+uint64_t engine_clock_ns(const Core *core);
+void engine_shut_down(Core *core, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,816 @@
+/* The Python type: arguments in, results out, the GIL, and exceptions of callbacks.  _core.pyi documents it. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <errno.h>
+#include <string.h>
+
+#include "core.h"
+
+#define UNICORN_VERSION "2.1.4"
+#define UNICORN_TAG "214" /* in saved states */
+enum { UNICORN_MAJOR = 2, UNICORN_MINOR = 1, UNICORN_PATCH = 4 };
+
+enum { PORT_IN, PORT_OUT, MMIO_READ, MMIO_WRITE, CALLBACKS };
+
+typedef struct {
+    PyObject_HEAD
+    Core core;
+    PyObject *callbacks[CALLBACKS];
+    PyObject *error; /* what a callback raised, to be raised from run() */
+    PyThreadState *thread; /* while the guest runs without the GIL */
+} CoreObject;
+
+static CoreObject *object_of(Core *core)
+{
+    return (CoreObject *)((char *)core - offsetof(CoreObject, core));
+}
+
+/* ---- callbacks ---------------------------------------------------------------------------------------------- */
+
+static uint64_t call(Core *core, int which, uint64_t first, uint64_t second, uint64_t third, size_t count)
+{
+    CoreObject *self = object_of(core);
+    uint64_t result = UINT64_MAX;
+    if (self->error != NULL || self->callbacks[which] == NULL)
+        return result;
+    PyEval_RestoreThread(self->thread);
+    PyObject *arguments[3] = {PyLong_FromUnsignedLongLong(first), PyLong_FromUnsignedLongLong(second),
+                              count == 3 ? PyLong_FromUnsignedLongLong(third) : NULL};
+    PyObject *answer = NULL;
+    if (arguments[0] != NULL && arguments[1] != NULL && (count == 2 || arguments[2] != NULL))
+        answer = PyObject_Vectorcall(self->callbacks[which], arguments, count, NULL);
+    if (answer != NULL && answer != Py_None)
+        result = PyLong_AsUnsignedLongLongMask(answer);
+    if (PyErr_Occurred()) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        PyErr_NormalizeException(&type, &value, &traceback);
+        if (traceback != NULL)
+            PyException_SetTraceback(value, traceback);
+        self->error = value;
+        Py_XDECREF(type);
+        Py_XDECREF(traceback);
+        core->attention |= ATTEND_REQUEST;
+    }
+    Py_XDECREF(answer);
+    for (size_t i = 0; i < count; i++)
+        Py_XDECREF(arguments[i]);
+    self->thread = PyEval_SaveThread();
+    return result;
+}
+
+static uint64_t call_port_in(Core *core, uint32_t port, int size)
+{
+    return call(core, PORT_IN, port, (uint64_t)size, 0, 2);
+}
+
+static void call_port_out(Core *core, uint32_t port, int size, uint32_t value)
+{
+    call(core, PORT_OUT, port, (uint64_t)size, value, 3);
+}
+
+static uint64_t call_mmio_read(Core *core, uint64_t address, unsigned size)
+{
+    return call(core, MMIO_READ, address, size, 0, 2);
+}
+
+static void call_mmio_write(Core *core, uint64_t address, unsigned size, uint64_t value)
+{
+    call(core, MMIO_WRITE, address, size, value, 3);
+}
+
+static const Callbacks CALLBACK_TABLE = {call_port_in, call_port_out, call_mmio_read, call_mmio_write};
+
+/* ---- life --------------------------------------------------------------------------------------------------- */
+
+static int core_init(CoreObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"ram_size", "translation_buffer", "track_writes", NULL};
+    unsigned long long ram_size;
+    Py_ssize_t translation_buffer = 0;
+    int track_writes = 1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K|$np", names, &ram_size, &translation_buffer, &track_writes))
+        return -1;
+    if (unicorn.open == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "call load() first");
+        return -1;
+    }
+    if (self->core.uc != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "a Core is initialised once");
+        return -1;
+    }
+    if (ram_size == 0 || ram_size % PAGE_SIZE != 0 || ram_size > 0xc0000000ull || translation_buffer < 0 ||
+        translation_buffer > UINT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "ram_size must be a multiple of 4096 up to 3 GiB");
+        return -1;
+    }
+    self->core.ram_size = ram_size;
+    self->core.callbacks = &CALLBACK_TABLE;
+    const char *failure = engine_init(&self->core, (size_t)translation_buffer, track_writes);
+    if (failure != NULL) {
+        PyErr_Format(PyExc_RuntimeError, "Unicorn %s cannot be used here: %s", UNICORN_VERSION, failure);
+        return -1;
+    }
+    return 0;
+}
+
+static void core_dealloc(CoreObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (unicorn.open != NULL && self->core.ram_size != 0)
+        engine_deinit(&self->core);
+    for (int i = 0; i < CALLBACKS; i++)
+        Py_CLEAR(self->callbacks[i]);
+    Py_CLEAR(self->error);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static int core_traverse(CoreObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    for (int i = 0; i < CALLBACKS; i++)
+        Py_VISIT(self->callbacks[i]);
+    Py_VISIT(self->error);
+    return 0;
+}
+
+static int core_clear(CoreObject *self)
+{
+    for (int i = 0; i < CALLBACKS; i++)
+        Py_CLEAR(self->callbacks[i]);
+    Py_CLEAR(self->error);
+    return 0;
+}
+
+/* ---- running ------------------------------------------------------------------------------------------------ */
+
+static bool refuse_while_running(CoreObject *self)
+{
+    if (self->core.uc == NULL)
+        PyErr_SetString(PyExc_RuntimeError, "the core is not initialised");
+    else if (self->thread != NULL)
+        PyErr_SetString(PyExc_RuntimeError, "the guest is running");
+    else
+        return false;
+    return true;
+}
+
+static PyObject *run(CoreObject *self, Stop (*engine)(Core *, uint64_t), PyObject *argument)
+{
+    uint64_t count = PyLong_AsUnsignedLongLong(argument);
+    if (PyErr_Occurred() || refuse_while_running(self))
+        return NULL;
+    self->thread = PyEval_SaveThread();
+    Stop stop = engine(&self->core, count);
+    PyEval_RestoreThread(self->thread);
+    self->thread = NULL;
+    if (self->error != NULL) {
+        PyObject *error = self->error;
+        self->error = NULL;
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        Py_DECREF(error);
+        return NULL;
+    }
+    return PyLong_FromLong(stop);
+}
+
+static PyObject *core_run(CoreObject *self, PyObject *limit)
+{
+    return run(self, engine_run, limit);
+}
+
+static PyObject *core_step(CoreObject *self, PyObject *count)
+{
+    return run(self, engine_step, count);
+}
+
+static PyObject *core_request_stop(CoreObject *self, PyObject *unused)
+{
+    (void)unused;
+    self->core.attention |= ATTEND_REQUEST;
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_interrupt(CoreObject *self, PyObject *argument)
+{
+    long vector = PyLong_AsLong(argument);
+    if (PyErr_Occurred() || refuse_while_running(self))
+        return NULL;
+    if (vector < 0 || vector > 255)
+        return PyErr_Format(PyExc_ValueError, "%ld is not an interrupt vector", vector);
+    engine_interrupt(&self->core, (int)vector);
+    Py_RETURN_NONE;
+}
+
+/* ---- devices ------------------------------------------------------------------------------------------------ */
+
+static PyObject *core_set_callbacks(CoreObject *self, PyObject *args)
+{
+    PyObject *functions[CALLBACKS];
+    if (!PyArg_ParseTuple(args, "OOOO", &functions[0], &functions[1], &functions[2], &functions[3]))
+        return NULL;
+    for (int i = 0; i < CALLBACKS; i++)
+        Py_XSETREF(self->callbacks[i], Py_NewRef(functions[i]));
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_map_mmio(CoreObject *self, PyObject *args)
+{
+    unsigned long long start, size;
+    if (!PyArg_ParseTuple(args, "KK", &start, &size) || refuse_while_running(self))
+        return NULL;
+    const char *failure = engine_map_mmio(&self->core, start, size);
+    if (failure != NULL)
+        return PyErr_Format(PyExc_ValueError, "cannot map MMIO at %#llx: %s", start, failure);
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_set_cpuid(CoreObject *self, PyObject *leaves)
+{
+    if (!PyDict_Check(leaves) || PyDict_Size(leaves) > CPUID_LEAVES)
+        return PyErr_Format(PyExc_ValueError, "CPUID takes a dict of at most %d leaves", CPUID_LEAVES);
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    size_t count = 0;
+    while (PyDict_Next(leaves, &at, &key, &value)) {
+        CpuidLeaf *leaf = &self->core.cpuid[count++];
+        if (!PyArg_ParseTuple(key, "II", &leaf->leaf, &leaf->subleaf) ||
+            !PyArg_ParseTuple(value, "IIII", &leaf->eax, &leaf->ebx, &leaf->ecx, &leaf->edx))
+            return NULL;
+    }
+    self->core.cpuid_count = count;
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_set_clock(CoreObject *self, PyObject *args)
+{
+    Core *core = &self->core;
+    unsigned long long base_ns, base_branches, ns_per_branch;
+    if (!PyArg_ParseTuple(args, "KKK", &base_ns, &base_branches, &ns_per_branch))
+        return NULL;
+    core->clock_base_ns = base_ns;
+    core->clock_base_branches = base_branches;
+    core->ns_per_branch = ns_per_branch;
+    Py_RETURN_NONE;
+}
+
+/* ---- CPU state ---------------------------------------------------------------------------------------------- */
+
+static bool parse_registers(PyObject *registers, uint64_t *values)
+{
+    static const char *const NAMES[GENERAL_REGISTERS] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                                         "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    while (PyDict_Next(registers, &at, &key, &value)) {
+        const char *name = PyUnicode_AsUTF8(key);
+        int i = 0;
+        if (name == NULL)
+            return false;
+        while (i < GENERAL_REGISTERS && strcmp(name, NAMES[i]) != 0)
+            i++;
+        if (i == GENERAL_REGISTERS) {
+            PyErr_Format(PyExc_ValueError, "no general register is called %s", name);
+            return false;
+        }
+        values[i] = PyLong_AsUnsignedLongLong(value);
+        if (PyErr_Occurred())
+            return false;
+    }
+    return true;
+}
+
+static PyObject *core_start(CoreObject *self, PyObject *args)
+{
+    CpuStart start = {0};
+    int mode;
+    unsigned long long pc, gdt_base, cr3;
+    PyObject *registers;
+    if (!PyArg_ParseTuple(args, "iKO!KIK", &mode, &pc, &PyDict_Type, &registers, &gdt_base, &start.gdt_limit, &cr3))
+        return NULL;
+    if (refuse_while_running(self) || !parse_registers(registers, start.regs))
+        return NULL;
+    if (mode < MODE_REAL || mode > MODE_LONG)
+        return PyErr_Format(PyExc_ValueError, "%d is not a CPU mode", mode);
+    start.mode = (CpuMode)mode;
+    start.pc = pc;
+    start.gdt_base = gdt_base;
+    start.cr3 = cr3;
+    cpu_start(&self->core, &start);
+    self->core.straight = STRAIGHT_NOWHERE;
+    Py_RETURN_NONE;
+}
+
+static void add_register(void *data, const char *name, uint64_t low, uint64_t high, bool is_wide)
+{
+    PyObject *number = PyLong_FromUnsignedLongLong(low);
+    if (is_wide && number != NULL) {
+        uint64_t words[2] = {low, high};
+        Py_SETREF(number, PyObject_CallMethod((PyObject *)&PyLong_Type, "from_bytes", "y#s", (char *)words,
+                                              (Py_ssize_t)sizeof words, "little"));
+    }
+    if (number != NULL)
+        PyDict_SetItemString(data, name, number);
+    Py_XDECREF(number);
+}
+
+static PyObject *core_registers(CoreObject *self, PyObject *unused)
+{
+    (void)unused;
+    if (refuse_while_running(self))
+        return NULL;
+    PyObject *ret = PyDict_New();
+    if (ret == NULL)
+        return NULL;
+    cpu_visit_registers(&self->core, add_register, ret);
+    if (PyErr_Occurred())
+        Py_CLEAR(ret);
+    return ret;
+}
+
+enum { DIGEST_WORDS = 256 };
+typedef struct {
+    uint64_t words[DIGEST_WORDS];
+    size_t count;
+} DigestInput;
+
+static void add_words(void *data, const char *name, uint64_t low, uint64_t high, bool is_wide)
+{
+    DigestInput *input = data;
+    (void)name;
+    if (input->count + 2 > DIGEST_WORDS)
+        Py_FatalError("more registers than a digest has room for");
+    input->words[input->count++] = low;
+    if (is_wide)
+        input->words[input->count++] = high;
+}
+
+static PyObject *core_digest_input(CoreObject *self, PyObject *unused)
+{
+    DigestInput input = {.count = 0};
+    (void)unused;
+    if (refuse_while_running(self))
+        return NULL;
+    cpu_visit_registers(&self->core, add_words, &input);
+    return PyBytes_FromStringAndSize((char *)input.words, (Py_ssize_t)(input.count * sizeof *input.words));
+}
+
+static PyObject *core_check(CoreObject *self, PyObject *unused)
+{
+    (void)unused;
+    if (refuse_while_running(self))
+        return NULL;
+    cpu_load(&self->core);
+    uint64_t hash = cpu_reg(&self->core, UC_X86_REG_RFLAGS);
+    for (int i = 0; i < GENERAL_REGISTERS; i++)
+        hash = (hash ^ self->core.cpu->regs[i]) * 0x9e3779b97f4a7c15 ^ hash >> 29;
+    return PyLong_FromUnsignedLong((hash ^ hash >> 32) >> 16 & 0xffff);
+}
+
+/* ---- saved states ------------------------------------------------------------------------------------------- */
+
+/* A saved state is this header and Unicorn's CPU state, with what belongs to this process taken out. */
+typedef struct {
+    char magic[8];
+    uint64_t size; /* of the CPU state behind the header */
+    uint64_t branches, straight;
+    uint64_t clock_base_ns, clock_base_branches, ns_per_branch;
+} SavedHeader;
+
+static const char SAVED_MAGIC[8] = "rvCPU" UNICORN_TAG;
+
+static size_t cpu_state_size(Core *core)
+{
+    return UC(context_size)(core->uc) - (size_t)((uint8_t *)core->cpu - (uint8_t *)core->context);
+}
+
+static void forget_process(Core *core)
+{
+    CpuExceptionState *exception = core->exception;
+    memset(exception->breakpoints, 0, sizeof exception->breakpoints);
+    exception->old_exception = -1;
+    exception->error_code = exception->is_software_interrupt = 0;
+    exception->next_eip = 0;
+}
+
+static PyObject *core_save(CoreObject *self, PyObject *unused)
+{
+    Core *core = &self->core;
+    (void)unused;
+    if (refuse_while_running(self))
+        return NULL;
+    SavedHeader header = {
+        .size = cpu_state_size(core),
+        .branches = core->branches,
+        .straight = core->straight,
+        .clock_base_ns = core->clock_base_ns,
+        .clock_base_branches = core->clock_base_branches,
+        .ns_per_branch = core->ns_per_branch,
+    };
+    memcpy(header.magic, SAVED_MAGIC, sizeof header.magic);
+    uint64_t eflags = cpu_reg(core, UC_X86_REG_RFLAGS);
+    cpu_load(core);
+    cpu_put_eflags(core, eflags);
+    forget_process(core);
+    PyObject *ret = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(sizeof header + header.size));
+    if (ret == NULL)
+        return NULL;
+    memcpy(PyBytes_AS_STRING(ret), &header, sizeof header);
+    memcpy(PyBytes_AS_STRING(ret) + sizeof header, core->cpu, header.size);
+    return ret;
+}
+
+static PyObject *core_restore(CoreObject *self, PyObject *argument)
+{
+    Core *core = &self->core;
+    char *bytes;
+    Py_ssize_t size;
+    SavedHeader header;
+    if (refuse_while_running(self) || PyBytes_AsStringAndSize(argument, &bytes, &size) < 0)
+        return NULL;
+    if ((size_t)size >= sizeof header)
+        memcpy(&header, bytes, sizeof header);
+    if ((size_t)size < sizeof header || memcmp(header.magic, SAVED_MAGIC, sizeof header.magic) != 0 ||
+        header.size != cpu_state_size(core) || (size_t)size != sizeof header + header.size)
+        return PyErr_Format(PyExc_ValueError, "not a CPU state of Unicorn %s", UNICORN_VERSION);
+    core->branches = header.branches;
+    core->straight = header.straight;
+    core->clock_base_ns = header.clock_base_ns;
+    core->clock_base_branches = header.clock_base_branches;
+    core->ns_per_branch = header.ns_per_branch;
+    cpu_load(core);
+    memcpy(core->cpu, bytes + sizeof header, header.size);
+    forget_process(core);
+    engine_adopt_state(core);
+    Py_RETURN_NONE;
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------------- */
+
+static int core_getbuffer(CoreObject *self, Py_buffer *view, int flags)
+{
+    if (self->core.ram == NULL) {
+        PyErr_SetString(PyExc_BufferError, "the core is not initialised");
+        return -1;
+    }
+    return PyBuffer_FillInfo(view, (PyObject *)self, self->core.ram, (Py_ssize_t)self->core.ram_size, 0, flags);
+}
+
+static PyObject *core_get_ram(CoreObject *self, void *closure)
+{
+    (void)closure;
+    return PyMemoryView_FromObject((PyObject *)self);
+}
+
+static PyObject *core_written(CoreObject *self, PyObject *args)
+{
+    unsigned long long start, size;
+    if (!PyArg_ParseTuple(args, "KK", &start, &size))
+        return NULL;
+    engine_written(&self->core, start, size);
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_translate(CoreObject *self, PyObject *argument)
+{
+    uint64_t address = PyLong_AsUnsignedLongLong(argument), physical;
+    if (PyErr_Occurred() || refuse_while_running(self))
+        return NULL;
+    cpu_load(&self->core);
+    if (!cpu_translate(&self->core, address, &physical))
+        Py_RETURN_NONE;
+    return PyLong_FromUnsignedLongLong(physical);
+}
+
+static PyObject *core_scan(CoreObject *self, PyObject *unused)
+{
+    (void)unused;
+    if (refuse_while_running(self))
+        return NULL;
+    int64_t count;
+    Py_BEGIN_ALLOW_THREADS
+    count = pages_scan(&self->core);
+    Py_END_ALLOW_THREADS
+    return count < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLongLong(count);
+}
+
+static PyObject *core_get_page_hashes(CoreObject *self, void *closure)
+{
+    (void)closure;
+    /* A copy: the table changes with the next scan. */
+    Py_ssize_t size = (Py_ssize_t)(self->core.ram_size / PAGE_SIZE * sizeof *self->core.pages.hashes);
+    PyObject *bytes = PyBytes_FromStringAndSize((char *)self->core.pages.hashes, size);
+    PyObject *ret = bytes == NULL ? NULL : PyMemoryView_FromObject(bytes);
+    Py_XDECREF(bytes);
+    return ret;
+}
+
+static PyObject *core_take_changed(CoreObject *self, PyObject *unused)
+{
+    (void)unused;
+    if (refuse_while_running(self))
+        return NULL;
+    uint8_t *changed = self->core.pages.changed;
+    size_t pages = self->core.ram_size / PAGE_SIZE, count = 0;
+    for (size_t page = 0; page < pages; page++)
+        count += changed[page];
+    PyObject *ret = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(count * sizeof(uint32_t)));
+    if (ret == NULL)
+        return NULL;
+    uint32_t *at = (uint32_t *)PyBytes_AS_STRING(ret);
+    for (size_t page = 0; page < pages; page++)
+        if (changed[page])
+            *at++ = (uint32_t)page;
+    memset(changed, 0, pages);
+    return ret;
+}
+
+/* The page numbers in *numbers, or NULL with ValueError. */
+static const uint32_t *check_numbers(CoreObject *self, const Py_buffer *numbers)
+{
+    const uint32_t *pages = numbers->buf;
+    if (numbers->len % (Py_ssize_t)sizeof *pages != 0) {
+        PyErr_SetString(PyExc_ValueError, "page numbers are 4 bytes each");
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < numbers->len / (Py_ssize_t)sizeof *pages; i++)
+        if (pages[i] >= self->core.ram_size / PAGE_SIZE) {
+            PyErr_Format(PyExc_ValueError, "page %u is beyond the end of memory", pages[i]);
+            return NULL;
+        }
+    return pages;
+}
+
+static PyObject *core_read_pages(CoreObject *self, PyObject *argument)
+{
+    Py_buffer numbers;
+    PyObject *ret = NULL;
+    if (refuse_while_running(self) || PyObject_GetBuffer(argument, &numbers, PyBUF_SIMPLE) < 0)
+        return NULL;
+    const uint32_t *pages = check_numbers(self, &numbers);
+    Py_ssize_t count = numbers.len / 4;
+    if (pages != NULL)
+        ret = PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)PAGE_SIZE);
+    if (ret != NULL) {
+        char *to = PyBytes_AS_STRING(ret);
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t i = 0; i < count; i++)
+            memcpy(to + i * PAGE_SIZE, self->core.ram + (size_t)pages[i] * PAGE_SIZE, PAGE_SIZE);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&numbers);
+    return ret;
+}
+
+static PyObject *core_write_pages(CoreObject *self, PyObject *args)
+{
+    Py_buffer numbers, contents;
+    PyObject *ret = NULL;
+    if (!PyArg_ParseTuple(args, "y*y*", &numbers, &contents))
+        return NULL;
+    const uint32_t *pages = refuse_while_running(self) ? NULL : check_numbers(self, &numbers);
+    Py_ssize_t count = numbers.len / 4;
+    if (pages != NULL && contents.len != count * (Py_ssize_t)PAGE_SIZE) {
+        PyErr_Format(PyExc_ValueError, "%zd pages do not fit %zd bytes", count, contents.len);
+    } else if (pages != NULL) {
+        for (Py_ssize_t i = 0; i < count; i++) {
+            memcpy(self->core.ram + (size_t)pages[i] * PAGE_SIZE, (char *)contents.buf + i * PAGE_SIZE, PAGE_SIZE);
+            engine_written(&self->core, (uint64_t)pages[i] * PAGE_SIZE, PAGE_SIZE);
+        }
+        ret = Py_NewRef(Py_None);
+    }
+    PyBuffer_Release(&numbers);
+    PyBuffer_Release(&contents);
+    return ret;
+}
+
+/* ---- properties --------------------------------------------------------------------------------------------- */
+
+static PyObject *core_get_branches(CoreObject *self, void *closure)
+{
+    (void)closure;
+    return PyLong_FromUnsignedLongLong(self->core.branches);
+}
+
+static PyObject *core_get_instructions(CoreObject *self, void *closure)
+{
+    (void)closure;
+    return PyLong_FromUnsignedLongLong(self->core.instructions);
+}
+
+static int core_set_instructions(CoreObject *self, PyObject *value, void *closure)
+{
+    (void)closure;
+    uint64_t count = value == NULL ? 0 : PyLong_AsUnsignedLongLong(value);
+    if (PyErr_Occurred())
+        return -1;
+    self->core.instructions = count;
+    return 0;
+}
+
+static PyObject *core_get_counting(CoreObject *self, void *closure)
+{
+    (void)closure;
+    return PyBool_FromLong(self->core.counting);
+}
+
+static int core_set_counting(CoreObject *self, PyObject *value, void *closure)
+{
+    (void)closure;
+    int on = value == NULL ? 0 : PyObject_IsTrue(value);
+    if (on < 0 || refuse_while_running(self))
+        return -1;
+    engine_set_counting(&self->core, on);
+    return 0;
+}
+
+static PyObject *core_get_intr(CoreObject *self, void *closure)
+{
+    (void)closure;
+    return PyBool_FromLong(self->core.intr);
+}
+
+static int core_set_intr(CoreObject *self, PyObject *value, void *closure)
+{
+    (void)closure;
+    int level = value == NULL ? 0 : PyObject_IsTrue(value);
+    if (level < 0)
+        return -1;
+    self->core.intr = level;
+    if (level)
+        self->core.attention |= ATTEND_INTR;
+    else
+        self->core.attention &= ~(uint32_t)ATTEND_INTR;
+    return 0;
+}
+
+static PyObject *core_get_interruptible(CoreObject *self, void *closure)
+{
+    (void)closure;
+    if (refuse_while_running(self))
+        return NULL;
+    return PyBool_FromLong((cpu_reg(&self->core, UC_X86_REG_RFLAGS) & EFLAGS_IF) != 0);
+}
+
+static PyObject *core_get_pc(CoreObject *self, void *closure)
+{
+    (void)closure;
+    if (self->core.uc == NULL)
+        return PyErr_Format(PyExc_RuntimeError, "the core is not initialised");
+    return PyLong_FromUnsignedLongLong(cpu_reg(&self->core, UC_X86_REG_RIP));
+}
+
+static PyObject *core_get_fault(CoreObject *self, void *closure)
+{
+    (void)closure;
+    return PyUnicode_FromString(self->core.fault);
+}
+
+static PyObject *core_get_tracks_writes(CoreObject *self, void *closure)
+{
+    (void)closure;
+    return PyBool_FromLong(self->core.pages.uffd >= 0);
+}
+
+/* ---- the type ----------------------------------------------------------------------------------------------- */
+
+#define METHOD(name, flags) {#name, (PyCFunction)(void (*)(void))core_##name, flags, NULL}
+static PyMethodDef CORE_METHODS[] = {
+    METHOD(run, METH_O),
+    METHOD(step, METH_O),
+    METHOD(request_stop, METH_NOARGS),
+    METHOD(interrupt, METH_O),
+    METHOD(set_callbacks, METH_VARARGS),
+    METHOD(map_mmio, METH_VARARGS),
+    METHOD(set_cpuid, METH_O),
+    METHOD(set_clock, METH_VARARGS),
+    METHOD(start, METH_VARARGS),
+    METHOD(registers, METH_NOARGS),
+    METHOD(digest_input, METH_NOARGS),
+    METHOD(check, METH_NOARGS),
+    METHOD(save, METH_NOARGS),
+    METHOD(restore, METH_O),
+    METHOD(written, METH_VARARGS),
+    METHOD(translate, METH_O),
+    METHOD(scan, METH_NOARGS),
+    METHOD(take_changed, METH_NOARGS),
+    METHOD(read_pages, METH_O),
+    METHOD(write_pages, METH_VARARGS),
+    {NULL, NULL, 0, NULL},
+};
+
+#define READ_ONLY(name) {#name, (getter)core_get_##name, NULL, NULL, NULL}
+#define READ_WRITE(name) {#name, (getter)core_get_##name, (setter)core_set_##name, NULL, NULL}
+static PyGetSetDef CORE_PROPERTIES[] = {
+    READ_ONLY(branches), READ_WRITE(instructions), READ_WRITE(counting), READ_WRITE(intr),  READ_ONLY(interruptible),
+    READ_ONLY(pc),       READ_ONLY(fault),         READ_ONLY(ram),       READ_ONLY(tracks_writes),
+    READ_ONLY(page_hashes), {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot CORE_SLOTS[] = {
+    {Py_tp_init, core_init},         {Py_tp_dealloc, core_dealloc},         {Py_tp_traverse, core_traverse},
+    {Py_tp_clear, core_clear},       {Py_tp_new, PyType_GenericNew},        {Py_tp_methods, CORE_METHODS},
+    {Py_tp_getset, CORE_PROPERTIES}, {Py_bf_getbuffer, core_getbuffer},     {0, NULL},
+};
+
+static PyType_Spec CORE_TYPE = {
+    .name = "revirt.core._core.Core",
+    .basicsize = sizeof(CoreObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = CORE_SLOTS,
+};
+
+/* ---- the module --------------------------------------------------------------------------------------------- */
+
+static PyObject *module_load(PyObject *module, PyObject *argument)
+{
+    (void)module;
+    const char *path = PyUnicode_AsUTF8(argument);
+    if (path == NULL)
+        return NULL;
+    const char *failure = unicorn_load(path);
+    if (failure != NULL)
+        return PyErr_Format(PyExc_OSError, "%s", failure);
+    unsigned version = UC(version)(NULL, NULL);
+    if (version >> 8 != ((UNICORN_MAJOR << 16) | (UNICORN_MINOR << 8) | UNICORN_PATCH)) {
+        unicorn = (UnicornApi){0};
+        return PyErr_Format(PyExc_ImportError, "%s is Unicorn %u.%u.%u; this core knows %s", path, version >> 24,
+                            version >> 16 & 0xff, version >> 8 & 0xff, UNICORN_VERSION);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *module_hash_pages(PyObject *module, PyObject *argument)
+{
+    (void)module;
+    Py_buffer pages;
+    if (PyObject_GetBuffer(argument, &pages, PyBUF_SIMPLE) < 0)
+        return NULL;
+    PyObject *ret = NULL;
+    Py_ssize_t count = pages.len / (Py_ssize_t)PAGE_SIZE;
+    if (pages.len % (Py_ssize_t)PAGE_SIZE != 0)
+        PyErr_SetString(PyExc_ValueError, "pages are 4096 bytes each");
+    else
+        ret = PyBytes_FromStringAndSize(NULL, count * 8);
+    if (ret != NULL) {
+        uint64_t *to = (uint64_t *)PyBytes_AS_STRING(ret);
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t i = 0; i < count; i++)
+            to[i] = page_hash((uint8_t *)pages.buf + i * PAGE_SIZE);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&pages);
+    return ret;
+}
+
+static PyMethodDef MODULE_METHODS[] = {
+    {"load", module_load, METH_O, NULL},
+    {"hash_pages", module_hash_pages, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static int module_exec(PyObject *module)
+{
+    static const struct {
+        const char *name;
+        long value;
+    } CONSTANTS[] = {
+        {"PAGE_SIZE", PAGE_SIZE},
+        {"STOP_LIMIT", STOP_LIMIT},
+        {"STOP_REQUEST", STOP_REQUEST},
+        {"STOP_INTERRUPTIBLE", STOP_INTERRUPTIBLE},
+        {"STOP_HALT", STOP_HALT},
+        {"STOP_SHUTDOWN", STOP_SHUTDOWN},
+        {"STOP_STEPS", STOP_STEPS},
+        {"MODE_REAL", MODE_REAL},
+        {"MODE_PROTECTED", MODE_PROTECTED},
+        {"MODE_LONG", MODE_LONG},
+    };
+    for (size_t i = 0; i < sizeof CONSTANTS / sizeof *CONSTANTS; i++)
+        if (PyModule_AddIntConstant(module, CONSTANTS[i].name, CONSTANTS[i].value) < 0)
+            return -1;
+    if (PyModule_AddStringConstant(module, "UNICORN_VERSION", UNICORN_VERSION) < 0)
+        return -1;
+    PyObject *type = PyType_FromModuleAndSpec(module, &CORE_TYPE, NULL);
+    int ret = type == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)type);
+    Py_XDECREF(type);
+    return ret;
+}
+
+static PyModuleDef_Slot MODULE_SLOTS[] = {{Py_mod_exec, module_exec}, {0, NULL}};
+
+static PyModuleDef MODULE = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "revirt.core._core",
+    .m_size = 0,
+    .m_methods = MODULE_METHODS,
+    .m_slots = MODULE_SLOTS,
+};
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+    return PyModuleDef_Init(&MODULE);
+}
