@@ -205,8 +205,8 @@ void cpu_start(Core *core, const CpuStart *start)
         cpu->cr[4] = CR4_PAE;
         *core->efer = EFER_LME | EFER_LMA;
     }
-    cpu_store(core);
-    uc_ctl_flush_tlb(core->uc);
+    core->straight = STRAIGHT_NOWHERE;
+    engine_adopt_state(core);
 }
 
 /* ---- page tables ------------------------------------------------------------------------------------------- */

@@ -483,8 +483,6 @@ const char *engine_init(Core *core, size_t translation_buffer, bool track_writes
     if (failure != NULL)
         return failure;
     core->ns_per_branch = 1;
-    core->straight = STRAIGHT_NOWHERE;
-    memset(core->code_seen, 0xff, sizeof core->code_seen);
     cpu_start(core, &(CpuStart){.mode = MODE_REAL});
     return NULL;
 }

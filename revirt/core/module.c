@@ -300,7 +300,6 @@ static PyObject *core_start(CoreObject *self, PyObject *args)
     start.gdt_base = gdt_base;
     start.cr3 = cr3;
     cpu_start(&self->core, &start);
-    self->core.straight = STRAIGHT_NOWHERE;
     Py_RETURN_NONE;
 }
 

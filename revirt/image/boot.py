@@ -18,9 +18,9 @@ class Mode(Enum):
 class CpuStart:
     """How the CPU starts.
 
-    Real mode starts with all segments 0.  Protected and long mode start with flat segments, code selector 0x10 and
-    data selector 0x18, which a GDT at *gdt_base* (linear; limit in bytes minus one) should hold if the guest may
-    reload them.  Long mode starts with paging on and *cr3*.
+    Real mode starts with all segments 0.  Protected and long mode start with flat segments, code selector
+    0x10 and data selector 0x18, which a GDT at *gdt_base* (linear; limit in bytes minus one) should hold if
+    the guest may reload them.  Long mode starts with paging on and *cr3*.
     """
 
     mode: Mode

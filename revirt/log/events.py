@@ -1,23 +1,29 @@
 """The vocabulary of the log: what is written down, and what each kind carries.  Imports nothing of revirt.
 
-An event stands where it happened: ``branches`` transfers had been taken, the CPU stood at ``pc``, ``halted`` tells
-a HLT in the straight line after that branch from the branch itself.  ``check`` is a 16-bit hash of the general
-registers there (0 for kinds that have none).
+An event stands where it happened: ``branches`` transfers had been taken, the CPU stood at ``pc``,
+``halted`` tells a HLT in the straight line after that branch from the branch itself.  ``check`` is a 16-bit
+hash of the general registers there (0 for kinds that have none).
 
     kind         number            data                                      replay
     CLOCK        nanoseconds       -                                         gives it to the machine
     RECEIVED     -                 the bytes                                 gives it to the machine
-    TRANSMITTED  -                 the bytes                                 compares with what the guest sends
-    INTERRUPT    vector            -                                         compares with what the CPU accepts
+    TRANSMITTED  -                 the bytes                                 compares with what the guest does
+    INTERRUPT    vector            -                                         compares with what the CPU does
     DIGEST       -                 three 16-byte digests: CPU, RAM, devices  compares with the machine
     CHECKPOINT   its number        -                                         a place to start from
     END          -                 why, UTF-8                                stops there
+
+Output is cut into events by the guest alone: at a newline, at `LINE_LIMIT` bytes, and before an event whose
+order against it matters.  So two runs with the same inputs have the same events.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum, unique
 from typing import NamedTuple
+
+LINE_LIMIT = 1024
+"""Most bytes in one TRANSMITTED event."""
 
 
 @unique
@@ -48,3 +54,47 @@ class Event(NamedTuple):
     check: int = 0
     number: int = 0
     data: bytes = b""
+
+
+DIGEST_SIZE = 16
+"""Bytes of each of the three digests in a DIGEST."""
+
+
+class Digests(NamedTuple):
+    """The data of a DIGEST: ``DIGEST_SIZE`` bytes for each part of the machine."""
+
+    cpu: bytes
+    ram: bytes
+    devices: bytes
+
+    @classmethod
+    def decode(cls, data: bytes) -> Digests:
+        """Return the digests in the data of a DIGEST; raises ValueError if it has another size."""
+        if len(data) != 3 * DIGEST_SIZE:
+            raise ValueError(f"{len(data)} bytes of digests where {3 * DIGEST_SIZE} belong")
+        return cls(data[:DIGEST_SIZE], data[DIGEST_SIZE : 2 * DIGEST_SIZE], data[2 * DIGEST_SIZE :])
+
+    def encode(self) -> bytes:
+        """Return the digests as the data of a DIGEST."""
+        return self.cpu + self.ram + self.devices
+
+
+def describe(event: Event) -> str:
+    """Return what *event* carries, in printable ASCII: a guest's bytes cannot disturb a terminal."""
+    match event.kind:
+        case Kind.CLOCK:
+            seconds, ns = divmod(event.number, 1_000_000_000)
+            return f"{seconds}.{ns:09} s"
+        case Kind.RECEIVED | Kind.TRANSMITTED:
+            return repr(event.data)[1:]
+        case Kind.INTERRUPT:
+            return f"vector {event.number:#04x}"
+        case Kind.DIGEST if len(event.data) == 3 * DIGEST_SIZE:
+            cpu, ram, devices = (digest.hex() for digest in Digests.decode(event.data))
+            return f"cpu {cpu} ram {ram} devices {devices}"
+        case Kind.CHECKPOINT:
+            return f"checkpoint {event.number}"
+        case Kind.END:
+            return ascii(event.data.decode("utf-8", "replace"))[1:-1]
+        case _:
+            return f"{len(event.data)} bytes: {event.data[:64].hex()}"

@@ -1,0 +1,147 @@
+"""The two files of a checkpoint: its new pages, and everything else.
+
+``checkpoints/<8 digits>.ckpt``::
+
+    frame     see revirt.log.frame; magic "RVRTCKPT"
+    fields    number      u32  of the checkpoint, from 0
+              event       u64  which event of the log is its CHECKPOINT, from 0
+              branches    u64  ]
+              pc          u64  ] where the machine stood
+              halted      u8   ]
+              guest time  u64  nanoseconds since the guest started
+              state size  u32  bytes
+              map length  u32  pages
+              first page  u32  id of the first of the new pages
+              page count  u32  new pages, with ids in a row
+    payload   state       state size bytes, known to the machine only
+              page map    4 planes of map length bytes: first the low bytes of all ids, then the next ...
+
+``pages/<8 digits>.pages``, under the same number::
+
+    frame     magic "RVRTPAGE"
+    fields    number, first page, page count   u32, as above
+    chunks    LZ4 blocks of 16 pages each (the last: what is left), one behind the other
+    payload   for every chunk: stored size u32, BLAKE2b-128 of it as stored
+              for every page: its 64-bit hash
+
+A page is 4096 bytes.  The page map holds, for every page number from 0, the id of what stood there: 0 for
+zeros (also behind the end of the map), else where it is stored.  Ids count up from 1 through all files, so
+that a page's file is found from the checkpoints' headers, and its chunk by division.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import sys
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+
+from revirt.errors import CorruptError
+from revirt.log.frame import CHECK_SIZE, Frame, Header, stored_limit
+
+PAGE_SIZE = 4096
+CHUNK_PAGES = 16
+MAX_PAGES = 1 << 20
+"""Most pages of memory that a machine may have: 4 GiB."""
+MAX_STATE = 64 << 20
+"""Most bytes of machine state in a checkpoint."""
+
+CHECKPOINT_FRAME = Frame(b"RVRTCKPT", 1, struct.Struct("<IQQQBQIIII"), MAX_STATE + 4 * MAX_PAGES)
+CHUNK_ENTRY = struct.Struct(f"<I{CHECK_SIZE}s")
+PAGES_FRAME = Frame(
+    b"RVRTPAGE", 1, struct.Struct("<III"), MAX_PAGES * 8 + MAX_PAGES // CHUNK_PAGES * CHUNK_ENTRY.size
+)
+CHUNK_LIMIT = stored_limit(CHUNK_PAGES * PAGE_SIZE)
+
+_NAME = re.compile(r"(\d{8})\.(ckpt|pages)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointInfo:
+    """Which checkpoint, and at which moment of the guest.
+
+    ``event`` is the ordinal (from 0) in the log of the CHECKPOINT event that stands for it.
+    """
+
+    number: int
+    branches: int
+    halted: bool
+    pc: int
+    guest_ns: int
+    event: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointHeader:
+    """What the header of a checkpoint file says; sizes in bytes, ``first_page`` is an id."""
+
+    info: CheckpointInfo
+    frame: Header
+    state_size: int
+    map_length: int
+    first_page: int
+    page_count: int
+
+
+def checkpoint_name(number: int) -> str:
+    """Return the name of the file of checkpoint *number*."""
+    return f"{number:08}.ckpt"
+
+
+def pages_name(number: int) -> str:
+    """Return the name of the file of pages that are new in checkpoint *number*."""
+    return f"{number:08}.pages"
+
+
+def number_of(path: Path) -> int | None:
+    """Return the number of the checkpoint that *path* belongs to, None if its name is of something else."""
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else None
+
+
+def decode_checkpoint_header(path: Path, data: bytes) -> CheckpointHeader:
+    """Return the header at the start of *data*, from the checkpoint file *path*; raises CorruptError."""
+    frame = CHECKPOINT_FRAME.decode_header(path, data)
+    number, event, branches, pc, halted, guest_ns, state_size, map_length, first, count = frame.fields
+    if number != number_of(path):
+        raise CorruptError(path, f"calls itself checkpoint {number}", offset=0)
+    if state_size > MAX_STATE or map_length > MAX_PAGES or frame.raw_size != state_size + 4 * map_length:
+        raise CorruptError(path, f"{state_size} bytes of state with a map of {map_length} pages", offset=0)
+    if not 0 < first <= first + count <= 1 << 32 or count > MAX_PAGES or halted > 1:
+        raise CorruptError(path, f"claims {count} pages from id {first}", offset=0)
+    info = CheckpointInfo(number, branches, bool(halted), pc, guest_ns, event)
+    return CheckpointHeader(info, frame, state_size, map_length, first, count)
+
+
+def encode_map(page_map: array[int]) -> bytes:
+    """Return *page_map*, ids of 32 bits, as four planes."""
+    whole = to_bytes(page_map)
+    return b"".join(whole[plane::4] for plane in range(4))
+
+
+def decode_map(planes: bytes) -> array[int]:
+    """Return the page map that `encode_map` was given."""
+    whole = bytearray(len(planes))
+    length = len(planes) // 4
+    for plane in range(4):
+        whole[plane::4] = planes[plane * length : (plane + 1) * length]
+    return from_bytes("I", whole)
+
+
+def to_bytes(values: array[int]) -> bytes:
+    """Return *values* as little-endian bytes."""
+    if sys.byteorder == "big":
+        values = array(values.typecode, values)
+        values.byteswap()
+    return values.tobytes()
+
+
+def from_bytes(typecode: str, data: bytes | bytearray | memoryview) -> array[int]:
+    """Return the little-endian values in *data*: 32 bits each for typecode "I", 64 for "Q"."""
+    values = array(typecode)
+    values.frombytes(data)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values

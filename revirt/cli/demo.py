@@ -1,0 +1,143 @@
+"""``revirt demo``: the main job on bundled guests, with nothing to download.
+
+A service is attacked with a virtual clock; two guests whose outcome hangs on the moments of their timer
+interrupts run with the host's clock.  Each recording is replayed in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from revirt.errors import RecordingExistsError, RevirtError
+from revirt.image import Guest, find
+from revirt.log.events import Kind
+from revirt.machine.config import ClockMode
+from revirt.monitor.console import NullConsole
+from revirt.monitor.script import Script, ScriptedConsole
+from revirt.monitor.session import RecordOptions, record
+from revirt.recording import Recording
+from revirt.render import Format, emit, grouped, printable, size, styled
+
+_RUNS: tuple[tuple[str, ClockMode], ...] = (("vuln", "virtual"), ("timer", "host"), ("race", "host"))
+_REPLAY_TIMEOUT_S = 600
+_SHOWN_LINES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class DemoRow:
+    """One guest, recorded and replayed; sizes in bytes."""
+
+    guest: str
+    proves: str
+    clock: str
+    path: Path
+    said: list[str]
+    reason: str
+    branches: int
+    events: int
+    log_bytes: int
+    record_seconds: float
+    exact: bool
+    digests_checked: int
+    replay_seconds: float
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Record and replay the demonstration; return 0 if every replay was exact."""
+    with ExitStack() as stack:
+        if arguments.output is None:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="revirt-demo-")))
+        else:
+            directory = arguments.output
+            _make(directory)
+        rows = []
+        for row in demo_rows(directory):
+            rows.append(row)
+            if arguments.form is Format.TABLE:
+                _show(row)
+        if arguments.form is not Format.TABLE:
+            emit(rows, (), arguments.form, sys.stdout)
+    is_exact = all(row.exact for row in rows)
+    if arguments.form is Format.TABLE:
+        print("every replay was exact" if is_exact else "NOT every replay was exact")
+        if arguments.output is not None:
+            print(f"the recordings are in {printable(str(directory))}")
+    return 0 if is_exact else 1
+
+
+def demo_rows(directory: Path) -> Iterator[DemoRow]:
+    """Record each guest of the demonstration into *directory* and replay it in a new process."""
+    for name, clock in _RUNS:
+        guest = find(name)
+        summary = record(guest, _console(guest), RecordOptions(clock=clock), directory / name)
+        report = _replay(directory / name)
+        yield DemoRow(
+            guest=name,
+            proves=guest.summary,
+            clock=clock,
+            path=directory / name,
+            said=_last_lines(Recording.open(directory / name)),
+            reason=summary.reason,
+            branches=summary.branches,
+            events=summary.events,
+            log_bytes=summary.log_bytes,
+            record_seconds=summary.seconds,
+            exact=report["exact"],
+            digests_checked=report["digests_checked"],
+            replay_seconds=report["seconds"],
+        )
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True)
+    except FileExistsError as error:
+        raise RecordingExistsError(directory) from error
+
+
+def _console(guest: Guest) -> NullConsole:
+    return NullConsole() if guest.script is None else ScriptedConsole(Script.load(guest.script))
+
+
+def _replay(path: Path) -> dict[str, Any]:
+    """Replay the recording in a new process and return what its ``--json`` says."""
+    command = [sys.executable, "-m", "revirt", "replay", str(path), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_REPLAY_TIMEOUT_S, check=False)
+    try:
+        report: dict[str, Any] = json.loads(done.stdout)
+    except ValueError as error:
+        raise RevirtError(f"the replay of {path} failed: {done.stderr.strip()[-500:]}") from error
+    return report
+
+
+def _last_lines(recording: Recording) -> list[str]:
+    """Return the last lines that the guest printed."""
+    text = b"".join(event.data for event in recording.events() if event.kind is Kind.TRANSMITTED)
+    lines = [line.strip() for line in text.decode(errors="backslashreplace").splitlines()]
+    return [line for line in lines if line][-_SHOWN_LINES:]
+
+
+def _show(row: DemoRow) -> None:
+    out = sys.stdout
+    verdict = styled("exact", "green", out) if row.exact else styled("NOT EXACT", "red", out)
+    rate = row.log_bytes / max(row.branches, 1) * 1e6
+    print(f"{styled(row.guest, 'bold', out)}: {printable(row.proves)}")
+    took = f"{row.record_seconds:.2f} s by the {row.clock} clock"
+    cost = f"{size(row.log_bytes)}, {rate:,.0f} bytes per million branches"
+    print(f"  recorded  {took}, {grouped(row.branches)} branches")
+    print(f"  log       {grouped(row.events)} events in {cost}")
+    print(f"  ended     {printable(row.reason)}")
+    for line in row.said:
+        print(f"  guest     {printable(line)}")
+    again = f"{row.replay_seconds:.2f} s in a new process, {row.digests_checked} digests checked"
+    print(f"  replayed  {again}: {verdict}")
+    print(flush=True)

@@ -1,0 +1,203 @@
+"""The grammar of the command line.
+
+Imports nothing that is slow: ``revirt --help`` is answered from here alone.  A command is the function
+*function* of the module ``revirt.cli.<module>``; it takes the parsed arguments and returns the exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+import revirt
+from revirt.errors import UsageError
+from revirt.position import Position
+from revirt.render import Format
+
+_EPILOG = """\
+examples:
+  revirt demo                          record three bundled guests, replay each, show that it was exact
+  revirt record vuln                   talk to a guest and record it
+  revirt replay                        replay the newest recording
+  revirt record debian --clock virtual --script login.txt -o login
+  revirt events login --kind received  what was typed, and when
+
+Recordings are kept in $REVIRT_DIR (default ~/.local/share/revirt); 'latest' names the newest.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are UsageErrors, as everyone else's."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"see '{self.prog} --help'")
+
+
+def make_parser() -> Parser:
+    """Return the parser of the whole command line."""
+    parser = Parser(
+        prog="revirt",
+        description=revirt.__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"revirt {revirt.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    _add_demo(commands)
+    _add_guest(commands)
+    _add_record(commands)
+    _add_replay(commands)
+    _add_store(commands)
+    _add_contents(commands)
+    return parser
+
+
+Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
+
+
+def _command(
+    commands: Commands[Parser], name: str, module: str, summary: str, function: str = "run"
+) -> Parser:
+    parser = commands.add_parser(name, help=summary, description=f"{summary}.", allow_abbrev=False)
+    parser.set_defaults(module=module, function=function)
+    return parser
+
+
+def _add_demo(commands: Commands[Parser]) -> None:
+    demo = _command(commands, "demo", "demo", "Record bundled guests and replay each in a new process")
+    demo.add_argument("-o", dest="output", type=Path, metavar="DIR", help="keep the recordings here")
+    _add_json(demo)
+
+
+def _add_guest(commands: Commands[Parser]) -> None:
+    guest = commands.add_parser("guest", help="List, describe and build guests", allow_abbrev=False)
+    acts = guest.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    _add_forms(_command(acts, "list", "guest", "List the guests that can be recorded by name", "list_guests"))
+
+    info = _command(acts, "info", "guest", "Describe a guest", "info")
+    info.add_argument("guest", metavar="GUEST", help="a name, or a directory with a guest.toml")
+    _add_json(info)
+
+    build = _command(acts, "build", "guest", "Make a guest that is not bundled, such as debian", "build")
+    build.add_argument("guest", metavar="GUEST")
+    build.add_argument("-f", "--force", action="store_true", help="build again what is built")
+
+
+def _add_record(commands: Commands[Parser]) -> None:
+    record = _command(commands, "record", "record", "Run a guest and record it")
+    record.add_argument("guest", metavar="GUEST", nargs="?", help="a name, or a directory with a guest.toml")
+    direct = record.add_argument_group("a kernel instead of a GUEST, as with QEMU")
+    direct.add_argument("--kernel", type=Path, metavar="FILE", help="bzImage, ELF, multiboot or flat binary")
+    direct.add_argument("--initrd", type=Path, metavar="FILE", help="initial RAM disk")
+    direct.add_argument("--append", metavar="TEXT", help="kernel command line")
+    direct.add_argument("--memory", metavar="SIZE", help="guest memory, as 256M (the default)")
+
+    record.add_argument("-o", dest="output", type=Path, metavar="DIR", help="record into this new directory")
+    record.add_argument("--no-record", action="store_true", help="run the same, but write nothing down")
+    record.add_argument("--clock", choices=("host", "virtual"), help="where time comes from")
+    record.add_argument("--until", type=_boundary, metavar="POSITION", help="stop there (BRANCHES)")
+    record.add_argument(
+        "--digest-every", type=_positive, metavar="N", help="digest the state every N branches"
+    )
+    record.add_argument(
+        "--checkpoint-every", type=_positive, metavar="N", help="take a checkpoint every N branches"
+    )
+    typed = record.add_mutually_exclusive_group()
+    typed.add_argument("--script", metavar="FILE", help="who types: this script")
+    typed.add_argument("--batch", action="store_true", help="who types: the guest's own script, or nobody")
+    typed.add_argument(
+        "--stdin", action="store_true", help="who types: standard input, though it is no terminal"
+    )
+    _add_json(record)
+
+
+def _add_replay(commands: Commands[Parser]) -> None:
+    replay = _command(commands, "replay", "replay", "Replay a recording and check that it does the same")
+    _add_recording(replay)
+    replay.add_argument(
+        "--from", dest="checkpoint", type=_natural, default=0, metavar="N", help="start at that checkpoint"
+    )
+    replay.add_argument("--until", type=_position, metavar="POSITION", help="stop there")
+    replay.add_argument(
+        "--speed", choices=("max", "real"), default="max", help="real: as slowly as it happened"
+    )
+    replay.add_argument("-q", "--quiet", action="store_true", help="do not print the guest's console")
+    _add_json(replay)
+
+
+def _add_store(commands: Commands[Parser]) -> None:
+    _add_forms(_command(commands, "ls", "store", "List the recordings", "ls"))
+
+    info = _command(commands, "info", "store", "Describe a recording", "info")
+    _add_recording(info)
+    _add_json(info)
+
+    verify = _command(commands, "verify", "store", "Check every byte of a recording", "verify")
+    _add_recording(verify)
+    _add_forms(verify)
+
+    remove = _command(commands, "rm", "store", "Delete recordings", "rm")
+    remove.add_argument("recordings", metavar="DIR", nargs="+", help="names or directories")
+    remove.add_argument("-f", "--force", action="store_true", help="do not ask")
+
+
+def _add_contents(commands: Commands[Parser]) -> None:
+    events = _command(commands, "events", "contents", "List the events of a recording", "events")
+    _add_recording(events)
+    events.add_argument("--kind", action="append", metavar="KIND", help="only this kind; may be given again")
+    events.add_argument(
+        "--icount", action="store_true", help="add exact instruction counts, by a counting replay"
+    )
+    _add_forms(events)
+
+    console = _command(commands, "console", "contents", "Print what the guest sent, byte for byte", "console")
+    _add_recording(console)
+
+
+def _add_recording(parser: Parser) -> None:
+    parser.add_argument(
+        "recording", metavar="DIR", nargs="?", default="latest", help="a directory or name (default: latest)"
+    )
+
+
+def _add_json(parser: Parser) -> None:
+    parser.set_defaults(form=Format.TABLE)
+    parser.add_argument("--json", dest="form", action="store_const", const=Format.JSON, help="print JSON")
+
+
+def _add_forms(parser: Parser) -> None:
+    parser.set_defaults(form=Format.TABLE)
+    forms = parser.add_mutually_exclusive_group()
+    for form, summary in ((Format.JSON, "a JSON array"), (Format.JSONL, "JSON Lines"), (Format.CSV, "CSV")):
+        forms.add_argument(
+            f"--{form.value}", dest="form", action="store_const", const=form, help=f"print {summary}"
+        )
+
+
+def _position(text: str) -> Position:
+    try:
+        return Position.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _boundary(text: str) -> Position:
+    position = _position(text)
+    if position.steps:
+        raise argparse.ArgumentTypeError(f"{text!r}: a live run stops only at taken branches; write BRANCHES")
+    return position
+
+
+def _natural(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 20):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    number = _natural(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number

@@ -1,0 +1,171 @@
+"""``revirt record``: run a guest, write down what it could not have computed itself."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from revirt.cli.signals import OrderlyStop
+from revirt.errors import RevirtError, UsageError
+from revirt.image import Guest, find, from_command_line, parse_size
+from revirt.monitor.console import NullConsole, PipeConsole
+from revirt.monitor.script import Script, ScriptedConsole
+from revirt.monitor.session import CHECKPOINT_EVERY, RecordOptions, RunSummary, record
+from revirt.monitor.terminal import BANNER, TerminalConsole
+from revirt.recording import new_path
+from revirt.render import (
+    Format,
+    duration,
+    emit_record,
+    grouped,
+    is_terminal,
+    printable,
+    progress,
+    size,
+    styled,
+)
+
+DEFAULT_MEMORY = "256M"
+GOOD_EXIT_CODES = (0x00, 0x10)
+"""What a guest writes to the debug-exit port when all went well; 0x10 is the custom of test kernels."""
+
+_STATUS_OF_REASON = {"escape key": 128 + signal.SIGINT, "terminal went away": 128 + signal.SIGHUP}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Record (or just run) a guest; return the exit status."""
+    if arguments.no_record and arguments.output:
+        raise UsageError("--no-record writes nothing, so -o has no meaning")
+    guest = _guest(arguments)
+    console = _console(arguments, guest)
+    options = RecordOptions(
+        clock="virtual" if (arguments.clock or guest.clock) == "virtual" else "host",
+        until=arguments.until,
+        digest_every=arguments.digest_every,
+        checkpoint_every=arguments.checkpoint_every or CHECKPOINT_EVERY,
+    )
+    path = None if arguments.no_record else arguments.output or new_path(guest.name)
+    if isinstance(console, TerminalConsole):
+        print(f"revirt: {printable(guest.name)}; {BANNER}", file=sys.stderr)
+    # Progress and the guest's console on one terminal would overwrite each other.
+    is_shown = arguments.form is not Format.TABLE or not is_terminal(sys.stdout)
+    with _salvaged(path), console, OrderlyStop() as stop, progress(guest.name, is_wanted=is_shown) as shown:
+        command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+        summary = record(guest, console, options, path, progress=shown, command=command, on_start=stop.arm)
+    if isinstance(console, TerminalConsole):
+        print(file=sys.stderr)  # the guest's last line, a prompt perhaps, is not over
+    _report(summary, arguments.form)
+    return stop.exit_status or exit_status(summary)
+
+
+def exit_status(summary: RunSummary) -> int:
+    """Return the exit status for a run that ended as *summary* says."""
+    if summary.exit_code is not None:
+        return 0 if summary.exit_code in GOOD_EXIT_CODES else 1
+    return 1 if summary.crashed else _STATUS_OF_REASON.get(summary.reason, 0)
+
+
+@contextmanager
+def _salvaged(path: Path | None) -> Iterator[None]:
+    """Say, when a run fails, that what was recorded up to there is in *path*."""
+    is_new = path is not None and not path.exists()
+    try:
+        yield
+    except (RevirtError, KeyboardInterrupt):
+        if is_new and path is not None and path.exists():
+            print(f"revirt: what was recorded before that: revirt replay {_quoted(path)}", file=sys.stderr)
+        raise
+
+
+def _guest(arguments: argparse.Namespace) -> Guest:
+    if arguments.kernel is not None:
+        if arguments.guest is not None:
+            raise UsageError("give a GUEST or a --kernel, not both")
+        memory = parse_size(arguments.memory or DEFAULT_MEMORY)
+        return from_command_line(arguments.kernel, arguments.initrd, arguments.append or "", memory)
+    if arguments.guest is None:
+        raise UsageError(
+            "there is nothing to run", hint="name a GUEST ('revirt guest list') or give a --kernel"
+        )
+    for flag in ("initrd", "append", "memory"):
+        if getattr(arguments, flag) is not None:
+            raise UsageError(f"--{flag} goes with --kernel; a GUEST brings its own")
+    return find(arguments.guest)
+
+
+def _console(arguments: argparse.Namespace, guest: Guest) -> NullConsole:
+    """Return who types: a person, a script, a pipe or nobody; see docs/cli.md."""
+    output = None if arguments.form is Format.JSON else sys.stdout.buffer
+    if arguments.script is not None:
+        return ScriptedConsole(Script.load(_script_path(arguments.script, guest)), output)
+    if arguments.stdin:
+        if sys.stdin is None:
+            raise UsageError("--stdin: standard input is closed")
+        return PipeConsole(sys.stdin.fileno(), output)
+    if output is not None and not arguments.batch and is_terminal(sys.stdin) and is_terminal(sys.stdout):
+        return TerminalConsole(output, sys.stdin.fileno())
+    if guest.script is not None:
+        return ScriptedConsole(Script.load(guest.script), output)
+    if arguments.batch or sys.stdin is None or is_terminal(sys.stdin):
+        return NullConsole(output)
+    return PipeConsole(sys.stdin.fileno(), output)
+
+
+def _script_path(text: str, guest: Guest) -> Path:
+    """Return the script that *text* names: a path, or else a file beside the guest's own script."""
+    path = Path(text)
+    if not path.exists() and path.name == text and guest.script is not None:
+        own = guest.script.with_name(text)
+        if own.is_file():
+            return own
+    return path
+
+
+def _report(summary: RunSummary, form: Format) -> None:
+    if form is not Format.TABLE:
+        emit_record(summary_fields(summary), form, sys.stdout)
+        return
+    sys.stdout.flush()
+    ended = summary.reason
+    if summary.exit_code is not None:
+        ended += f", exit code {summary.exit_code:#04x}"
+    took = f"{duration(summary.guest_ns)} of guest time, {grouped(summary.branches)} branches"
+    took += f" in {summary.seconds:.2f} s"
+    lines = {"ended": ended, "ran": took}
+    if summary.path is not None:
+        log, checkpoints = size(summary.log_bytes), size(summary.checkpoint_bytes)
+        lines["recorded"] = str(summary.path)
+        lines["size"] = f"{grouped(summary.events)} events, {log} of log, {checkpoints} of checkpoints"
+        lines["replay"] = f"revirt replay {_quoted(summary.path)}"
+    for label, text in lines.items():
+        print(f"{styled(f'{label:<9}', 'bold', sys.stderr)} {printable(text)}", file=sys.stderr)
+
+
+def summary_fields(summary: RunSummary) -> dict[str, Any]:
+    """Return *summary* as the fields that ``record --json`` prints; sizes in bytes."""
+    return {
+        "path": summary.path,
+        "reason": summary.reason,
+        "exit_code": summary.exit_code,
+        "crashed": summary.crashed,
+        "branches": summary.branches,
+        "events": summary.events,
+        "guest_seconds": summary.guest_ns / 1e9,
+        "seconds": summary.seconds,
+        "cpu_seconds": summary.cpu_seconds,
+        "log_bytes": summary.log_bytes,
+        "checkpoints": summary.checkpoints,
+        "checkpoint_bytes": summary.checkpoint_bytes,
+    }
+
+
+def _quoted(path: Path) -> str:
+    import shlex
+
+    return shlex.quote(os.fspath(path))

@@ -1,0 +1,177 @@
+"""What the commands show, as rows: queries over recordings, with no word about how they look."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from revirt.errors import RecordingError, UsageError
+from revirt.log.events import Event, Kind
+from revirt.recording import Recording
+from revirt.render import escape
+
+_DIGEST_SIZE = 16
+_DIGESTS = ("cpu", "ram", "devices")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingRow:
+    """A recording; ``size`` is that of log and checkpoints in bytes.
+
+    What cannot be read is None; ``problem`` says why.
+    """
+
+    name: str
+    path: Path
+    state: str
+    guest: str | None = None
+    clock: str | None = None
+    branches: int | None = None
+    guest_seconds: float | None = None
+    size: int | None = None
+    created: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """An event: the *ordinal*-th of its recording, from 0.
+
+    ``icount`` is the number of instructions executed before it since the first checkpoint, None if nobody
+    counted.
+    """
+
+    ordinal: int
+    kind: str
+    branches: int
+    halted: bool
+    pc: str
+    payload: str
+    number: int
+    data: bytes
+    icount: int | None = None
+
+    @property
+    def position(self) -> str:
+        """Where it stands: the branch count, and whether the CPU was halted."""
+        return f"{self.branches}{' hlt' if self.halted else ''}"
+
+
+def recording_rows(paths: Iterable[Path]) -> Iterator[RecordingRow]:
+    """Yield a row for each recording of *paths*; one that cannot be read is in the state ``damaged``."""
+    for path in paths:
+        try:
+            recording = Recording.open(path)
+            facts = recording_facts(recording)
+        except RecordingError as error:
+            yield RecordingRow(path.name, path, "damaged", problem=str(error))
+            continue
+        yield RecordingRow(
+            path.name,
+            path,
+            recording.state,
+            facts["guest"].get("name"),
+            facts["clock"],
+            facts["branches"],
+            facts["guest_seconds"],
+            recording.log_bytes + recording.checkpoint_bytes,
+            facts["created"],
+        )
+
+
+def recording_facts(recording: Recording) -> dict[str, Any]:
+    """Return what there is to know about *recording* as a whole; sizes in bytes.
+
+    ``branches`` and ``guest_seconds`` of a recording that was interrupted are those of its last event and its
+    last checkpoint.
+    """
+    manifest = recording.manifest
+    end = manifest.end or {}
+    # Numbers from a manifest are whatever somebody wrote there.
+    branches, guest_ns, exit_code = (_integer(end, key) for key in ("branches", "guest_ns", "exit_code"))
+    if branches is None or guest_ns is None:
+        branches, guest_ns = _last_seen(recording)
+    return {
+        "path": recording.path,
+        "state": recording.state,
+        "guest": manifest.guest,
+        "clock": manifest.clock,
+        "created": manifest.created,
+        "branches": branches,
+        "guest_seconds": guest_ns / 1e9,
+        "events": recording.event_count,
+        "log_bytes": recording.log_bytes,
+        "checkpoints": len(recording.checkpoints),
+        "checkpoint_bytes": recording.checkpoint_bytes,
+        "reason": end.get("reason"),
+        "exit_code": exit_code,
+        "machine": manifest.machine,
+        "versions": manifest.versions,
+        "command": manifest.command,
+        "uuid": manifest.uuid,
+        "format": manifest.format,
+    }
+
+
+def _integer(values: dict[str, Any], key: str) -> int | None:
+    value = values.get(key)
+    return value if type(value) is int and 0 <= value < 1 << 64 else None
+
+
+def _last_seen(recording: Recording) -> tuple[int, int]:
+    branches = guest_ns = 0
+    for info in recording.checkpoints:
+        branches, guest_ns = max(branches, info.branches), max(guest_ns, info.guest_ns)
+    for event in recording.events(after=max(0, recording.event_count - 1)):
+        branches = event.branches
+    return branches, guest_ns
+
+
+def event_rows(
+    events: Iterable[Event | tuple[Event, int]], kinds: Collection[Kind] = frozenset(Kind)
+) -> Iterator[EventRow]:
+    """Yield the rows of those *events* (alone or with their instruction counts) that are of *kinds*."""
+    for ordinal, item in enumerate(events):
+        event, icount = (item, None) if isinstance(item, Event) else item
+        if event.kind in kinds:
+            yield EventRow(
+                ordinal,
+                event.kind.label,
+                event.branches,
+                event.halted,
+                f"{event.pc:#x}",
+                payload(event),
+                event.number,
+                event.data,
+                icount,
+            )
+
+
+def payload(event: Event) -> str:
+    """Return what *event* carries, as a person would write it; bytes as console scripts write them."""
+    match event.kind:
+        case Kind.CLOCK:
+            return f"{event.number / 1e9:.9f} s"
+        case Kind.RECEIVED | Kind.TRANSMITTED:
+            return f'"{escape(event.data)}"'
+        case Kind.INTERRUPT:
+            return f"vector {event.number:#04x}"
+        case Kind.DIGEST:
+            starts = range(0, len(_DIGESTS) * _DIGEST_SIZE, _DIGEST_SIZE)
+            parts = (event.data[start : start + _DIGEST_SIZE].hex() for start in starts)
+            return " ".join(f"{name} {part}" for name, part in zip(_DIGESTS, parts, strict=True))
+        case Kind.CHECKPOINT:
+            return f"number {event.number}"
+        case Kind.END:
+            return event.data.decode(errors="backslashreplace")
+
+
+def kinds_named(names: Iterable[str]) -> frozenset[Kind]:
+    """Return the kinds of those labels; raises UsageError for one that there is not."""
+    known = {kind.label: kind for kind in Kind}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no kind of event is called {name!r}", hint=f"the kinds are {', '.join(known)}")
+    return frozenset(known[name] for name in names)

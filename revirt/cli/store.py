@@ -1,0 +1,124 @@
+"""``revirt ls``, ``info``, ``verify`` and ``rm``: recordings as things on disk."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from revirt.cli.rows import RecordingRow, recording_facts, recording_rows
+from revirt.errors import RecordingError, UsageError
+from revirt.recording import Recording, list_recordings, recordings_dir, remove, resolve
+from revirt.render import (
+    Column,
+    Format,
+    duration,
+    emit,
+    emit_record,
+    grouped,
+    is_terminal,
+    printable,
+    size,
+    styled,
+)
+
+
+def _guest_time(seconds: float) -> str:
+    return duration(round(seconds * 1e9))
+
+
+_RECORDINGS = (
+    Column("name", "NAME"),
+    Column("guest", "GUEST"),
+    Column("state", "STATE"),
+    Column("clock", "CLOCK"),
+    Column("guest_seconds", "GUEST TIME", right=True, text=_guest_time),
+    Column("branches", "BRANCHES", right=True, text=grouped),
+    Column("size", "SIZE", right=True, text=size),
+    Column("created", "CREATED"),
+)
+_FINDINGS = (
+    Column("path", "FILE"),
+    Column("offset", "BYTE", right=True),
+    Column("problem", "PROBLEM"),
+)
+
+
+def ls(arguments: argparse.Namespace) -> int:
+    """Print the recordings in the recordings directory."""
+    if not emit(recording_rows(list_recordings()), _RECORDINGS, arguments.form, sys.stdout):
+        print(f"revirt: no recordings in {printable(str(recordings_dir()))}", file=sys.stderr)
+    return 0
+
+
+def info(arguments: argparse.Namespace) -> int:
+    """Print everything about one recording as a whole."""
+    facts = recording_facts(Recording.open(resolve(arguments.recording)))
+    emit_record(facts if arguments.form is not Format.TABLE else _in_words(facts), arguments.form, sys.stdout)
+    return 0
+
+
+def _in_words(facts: dict[str, Any]) -> dict[str, Any]:
+    ended = facts["reason"]
+    if facts["exit_code"] is not None:
+        ended = f"{ended}, exit code {facts['exit_code']:#04x}"
+    checkpoints = f"{facts['checkpoints']}, {size(facts['checkpoint_bytes'])}"
+    return {
+        "path": facts["path"],
+        "state": facts["state"],
+        "ended": ended,
+        "created": facts["created"],
+        "guest": facts["guest"].get("name"),
+        "clock": facts["clock"],
+        "guest time": _guest_time(facts["guest_seconds"]),
+        "branches": grouped(facts["branches"]),
+        "events": f"{grouped(facts['events'])}, {size(facts['log_bytes'])} of log",
+        "checkpoints": checkpoints,
+        "machine": _listed(facts["machine"]),
+        "versions": _listed(facts["versions"]),
+        "command": " ".join(facts["command"]),
+        "uuid": facts["uuid"],
+    }
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Print what is damaged in a recording; return 4 if anything is."""
+    recording = Recording.open(resolve(arguments.recording))
+    if emit(recording.verify(), _FINDINGS, arguments.form, sys.stdout):
+        return RecordingError.exit_status
+    if arguments.form is Format.TABLE:
+        print(f"{styled('intact', 'green', sys.stdout)}: {printable(str(recording.path))}")
+    return 0
+
+
+def rm(arguments: argparse.Namespace) -> int:
+    """Delete recordings, after asking."""
+    paths = [resolve(text) for text in arguments.recordings]
+    if not arguments.force and not is_terminal(sys.stdin):
+        raise UsageError(
+            "rm asks before it deletes, but there is no terminal to ask at", hint="say -f to delete"
+        )
+    rows = list(recording_rows(dict.fromkeys(paths)))
+    for row in rows:
+        if row.state == "recording":
+            raise RecordingError(f"{row.path} is being recorded", hint="stop its 'revirt record' first")
+    for path in _agreed(rows, arguments.force):
+        remove(path)
+    return 0
+
+
+def _agreed(rows: list[RecordingRow], force: bool) -> Iterator[Path]:
+    for row in rows:
+        if force or _ask(f"delete {row.path}" + (f" ({size(row.size)})" if row.size is not None else "")):
+            yield row.path
+
+
+def _ask(question: str) -> bool:
+    print(f"{printable(question)}? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

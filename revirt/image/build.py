@@ -1,0 +1,121 @@
+"""Building the guests that are not bundled, once, into the cache.
+
+A build appears whole, by a rename, or not at all; beside its files lies a ``build.json`` with what it was
+made from and their digests.  One build runs at a time; a second one waits for it, and finds its work done.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from revirt.errors import BuildError
+from revirt.image import cpio, debian
+from revirt.image.cache import built_directory, cache_directory
+from revirt.image.guest import BUILD_FILE, INITRD_FILE, KERNEL_FILE, Guest, is_complete_build
+from revirt.image.source import read_file
+
+_KEY_LENGTH = 16
+
+
+def build(
+    guest: Guest,
+    *,
+    progress: Callable[[str], None],
+    force: bool = False,
+    extra: Mapping[str, Path] | None = None,
+) -> Path:
+    """Build *guest* unless it is built already, and return the directory with its ``vmlinuz`` and ``initrd``.
+
+    *extra* adds executables to the initrd, by their path in the guest; that is another build, kept on its
+    own.  *force* builds anew what is there.
+
+    Raises BuildError if the guest has no recipe or cannot be built, ImageError if an extra file cannot be
+    read.
+    """
+    recipe = debian.RECIPES.get(guest.recipe or "")
+    if recipe is None:
+        raise BuildError(
+            f"{guest.name} has no recipe revirt knows; there is nothing to build",
+            hint="'revirt guest list' shows the guests that are built",
+        )
+    directory = built_directory(guest.name)
+    files = _read_extra(extra or {})
+    try:
+        with _locked(progress):
+            if force or not is_complete_build(directory):
+                made = debian.fetch(recipe, cache_directory() / "apt" / recipe.architecture, progress)
+                _store(directory, made.kernel, made.initrd, {"packages": made.packages})
+            return _with_extra(directory, files) if files else directory
+    except OSError as error:
+        raise BuildError(
+            f"cannot build {guest.name}: {error.strerror or error}: {error.filename or cache_directory()}",
+            hint="REVIRT_CACHE chooses another place for built guests",
+        ) from error
+
+
+def _read_extra(extra: Mapping[str, Path]) -> dict[str, bytes]:
+    """Return the contents of the files *extra*, by their names in an archive."""
+    files = {}
+    for name, path in sorted(extra.items()):
+        if not name.startswith("/") or name.endswith("/") or ".." in Path(name).parts:
+            raise BuildError(f"{name!r} is not the absolute path of a file in the guest")
+        files[name.lstrip("/")] = read_file(path, "the extra file")
+    return files
+
+
+def _with_extra(base: Path, files: Mapping[str, bytes]) -> Path:
+    """Return the directory of the build *base* with *files* in its initrd too, making it if need be."""
+    initrd = (base / INITRD_FILE).read_bytes()
+    kernel = (base / KERNEL_FILE).read_bytes()
+    parents = {str(parent) for name in files for parent in Path(name).parents if parent != Path(".")}
+    # The kernel unpacks archives that follow one another; making a directory again changes nothing.
+    initrd += cpio.archive(
+        [
+            *(cpio.directory(name) for name in sorted(parents)),
+            *(cpio.executable(name, data) for name, data in files.items()),
+        ]
+    )
+    key = hashlib.sha256(hashlib.sha256(kernel).digest() + initrd).hexdigest()[:_KEY_LENGTH]
+    directory = base.with_name(f"{base.name}+{key}")
+    if not is_complete_build(directory):
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        _store(directory, kernel, initrd, {"base": base.name, "extra": digests})
+    return directory
+
+
+def _store(directory: Path, kernel: bytes, initrd: bytes, origin: Mapping[str, object]) -> None:
+    """Make *directory*, whole, with these files; what was there before is replaced."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    contents = {KERNEL_FILE: kernel, INITRD_FILE: initrd}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
+        fresh, old = Path(scratch, "fresh"), Path(scratch, "old")
+        fresh.mkdir()
+        for name, data in contents.items():
+            (fresh / name).write_bytes(data)
+        (fresh / BUILD_FILE).write_text(
+            json.dumps({**origin, "files": digests}, indent=2, sort_keys=True) + "\n"
+        )
+        if directory.exists():
+            directory.rename(old)
+        fresh.rename(directory)
+
+
+@contextmanager
+def _locked(progress: Callable[[str], None]) -> Iterator[None]:
+    """Hold the cache's lock; the kernel lets go of it when a builder dies."""
+    root = cache_directory()
+    root.mkdir(parents=True, exist_ok=True)
+    with open(root / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another build to finish")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

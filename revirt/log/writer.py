@@ -1,0 +1,178 @@
+"""Writing the log behind the guest's back: events are cut into segments, and one thread packs and writes
+them.
+
+Rules:
+- Appending costs a list append under a lock.  If the disk cannot follow, the guest waits; no event is
+  dropped.
+- Everything is written in the order in which it was handed over, events and `submit`-ted jobs alike.  So
+  files that a job writes are there before any segment with later events.
+- After a failure nothing more is written: a log has no holes.  The failure is raised from the next call,
+  and from `close`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from revirt.errors import HostError
+from revirt.log import columns, segment
+from revirt.log.events import Event
+from revirt.log.frame import write_whole
+
+SEGMENT_SECONDS = 1.0
+"""Host time after which waiting events become a segment."""
+SEGMENT_SIZE = 1 << 20
+"""Bytes, roughly and uncompressed, at which waiting events become a segment."""
+QUEUE_SIZE = 64 << 20
+"""Bytes that may wait for the disk before whoever hands over more has to wait, too."""
+
+# Rough size of an event without data in memory: what bounds the queue, not what is stored.
+_EVENT_SIZE = 32
+
+Job = Callable[[], None]
+
+
+class LogWriter:
+    """Writes events to *directory*, which exists, as segments from index 0."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._changed = threading.Condition(threading.Lock())
+        self._waiting: list[Event] = []
+        self._waiting_size = 0
+        self._due = 0.0
+        self._jobs: deque[tuple[Job, int]] = deque()
+        self._queued_size = 0
+        self._closing = False
+        self._failure: Exception | None = None
+        self._segments = 0
+        self.events = 0
+        """Events appended so far."""
+        self.written = 0
+        """Events on disk so far."""
+        self.size = 0
+        """Bytes of segments on disk so far."""
+        self._thread = threading.Thread(target=self._work, name="revirt-log", daemon=True)
+        self._thread.start()
+
+    def append(self, event: Event) -> None:
+        """Add *event* to the log.
+
+        Raises HostError if the log could not be written, and ValueError if an event before this one was
+        malformed or this one has more than ``columns.MAX_DATA`` bytes of data.
+        """
+        size = len(event.data)
+        if size > columns.MAX_DATA:
+            raise ValueError(f"an event with {size} bytes of data")
+        with self._changed:
+            if not self._waiting:
+                self._check_open()
+                self._due = time.monotonic() + SEGMENT_SECONDS
+                self._changed.notify_all()
+            self._waiting.append(event)
+            self._waiting_size += _EVENT_SIZE + size
+            self.events += 1
+            if self._waiting_size >= SEGMENT_SIZE or len(self._waiting) >= columns.MAX_EVENTS:
+                self._cut()
+                self._wait_for_room()
+
+    def submit(self, job: Job, size: int) -> None:
+        """Have the writing thread run *job* after everything handed over so far; *size* is what it holds,
+        in bytes.
+
+        Waits while too much is queued.  Raises HostError if something before it failed.
+        """
+        with self._changed:
+            self._check_open()
+            self._cut()
+            self._enqueue(job, size)
+            self._wait_for_room()
+
+    def close(self) -> None:
+        """Write everything that waits and end the thread.
+
+        Raises what went wrong, the first time it is called.
+        """
+        with self._changed:
+            if self._closing:
+                return
+            self._cut()
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._closing:
+            raise ValueError("the log is closed")
+
+    def _cut(self) -> None:
+        """Queue the waiting events as a segment (lock held)."""
+        if not self._waiting:
+            return
+        events, self._waiting = self._waiting, []
+        size, self._waiting_size = self._waiting_size, 0
+        self._enqueue(lambda: self._write(events), size)
+
+    def _enqueue(self, job: Job, size: int) -> None:
+        self._jobs.append((job, size))
+        self._queued_size += size
+        self._changed.notify_all()
+
+    def _wait_for_room(self) -> None:
+        while self._queued_size > QUEUE_SIZE and self._failure is None:
+            self._changed.wait()
+        self._check_open()
+
+    def _write(self, events: list[Event]) -> None:
+        """Write *events* as the next segment (writing thread)."""
+        path = self._directory / segment.file_name(self._segments)
+        self.size += write_whole(path, segment.encode(self._segments, self.written, events))
+        self._segments += 1
+        self.written += len(events)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                item = self._next()
+                if item is None:
+                    return
+            job, size = item
+            failure = self._run(job) if self._failure is None else None
+            # A finished job may hold many pages; do not keep it while waiting for the next.
+            del job, item
+            with self._changed:
+                self._queued_size -= size
+                self._failure = self._failure or failure
+                self._changed.notify_all()
+
+    def _next(self) -> tuple[Job, int] | None:
+        """Return the next job, None at the end; waits, and cuts the segment that is due (lock held)."""
+        while not self._jobs:
+            if self._closing:
+                return None
+            patience = self._due - time.monotonic() if self._waiting else None
+            if patience is not None and patience <= 0:
+                self._cut()
+            else:
+                self._changed.wait(patience)
+        return self._jobs.popleft()
+
+    def _run(self, job: Job) -> Exception | None:
+        try:
+            job()
+        except OSError as error:
+            return HostError(
+                f"cannot write the recording: {error.strerror or error}",
+                hint=f"what was written before can be replayed: see 'revirt info {self._directory.parent}'",
+            )
+        except Exception as error:
+            return error
+        return None

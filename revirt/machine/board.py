@@ -1,0 +1,113 @@
+"""The board: which devices the PC has, where they sit and how they are wired.
+
+    port         device                           interrupt
+    0x20, 0xA0   8259A interrupt controllers      INTR
+    0x40, 0x61   8254 timer, speaker port         IRQ 0
+    0x60, 0x64   i8042 keyboard controller        IRQ 1
+    0x70         MC146818 real-time clock         IRQ 8
+    0x3F8        16550A, the console              IRQ 4
+    0xCF8        PCI configuration                -
+    and the ports of `power`: reset, power-off, exit, debug output
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from revirt.machine.bus import Bus, MmioBus
+from revirt.machine.device import Clock, Device, Line, Timed
+from revirt.machine.i8042 import I8042
+from revirt.machine.pci import ADDRESS_SIZES, CONFIG_ADDRESS, CONFIG_DATA, DATA_SIZES, Pci
+from revirt.machine.pic import Pic
+from revirt.machine.pit import Pit
+from revirt.machine.power import DEBUG_EXIT, PM1_LOW, PORT_A, RESET_CONTROL, Power
+from revirt.machine.rtc import Rtc
+from revirt.machine.state import State, from_plain
+from revirt.machine.uart import Uart
+
+COM1_IRQ = 4
+RTC_IRQ = 8
+KEYBOARD_IRQ = 1
+TIMER_IRQ = 0
+MOUSE_IRQ = 12
+
+
+class Board:
+    """Every device of one PC.
+
+    *intr* is the CPU's INTR input, *reschedule* is called when a timer may have become due earlier, *transmit* gets
+    what the guest sends on the serial line, and *end* is told when the guest ends its own run.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        memory_size: int,
+        epoch: int,
+        intr: Line,
+        reschedule: Callable[[], None],
+        transmit: Callable[[bytes], None],
+        end: Callable[[str, int | None], None],
+    ) -> None:
+        self.ports = Bus()
+        self.mmio = MmioBus()
+        self.pic = Pic(intr)
+        self.pit = Pit(clock, self.pic.line(TIMER_IRQ), reschedule)
+        self.rtc = Rtc(clock, self.pic.line(RTC_IRQ), reschedule, epoch=epoch, memory_size=memory_size)
+        self.uart = Uart(self.pic.line(COM1_IRQ), transmit)
+        self.i8042 = I8042(
+            self.pic.line(KEYBOARD_IRQ), self.pic.line(MOUSE_IRQ), lambda: end("the guest reset the machine", None)
+        )
+        self.pci = Pci()
+        self.power = Power(end)
+        self._devices: tuple[Device, ...] = (
+            self.pic, self.pit, self.rtc, self.uart, self.i8042, self.pci, self.power,
+        )  # fmt: skip
+        self._timed: tuple[Timed, ...] = (self.pit, self.rtc)
+        self._driving = (self.pit, self.rtc, self.uart, self.i8042, self.pic)
+        self._map()
+
+    def _map(self) -> None:
+        ports = self.ports
+        ports.map(0x20, 2, self.pic, 0)
+        ports.map(0xA0, 2, self.pic, 2)
+        ports.map(0x4D0, 2, self.pic, 4)
+        ports.map(0x40, 4, self.pit, 0)
+        ports.map(0x61, 1, self.pit, 4)
+        ports.map(0x60, 1, self.i8042, 0)
+        ports.map(0x64, 1, self.i8042, 1)
+        ports.map(0x70, 2, self.rtc, 0)
+        ports.map(0x3F8, 8, self.uart, 0)
+        ports.map(0xCF8, 4, self.pci, CONFIG_ADDRESS, sizes=ADDRESS_SIZES)
+        ports.map(0xCFC, 4, self.pci, CONFIG_DATA, sizes=DATA_SIZES)
+        ports.map(0xCF9, 1, self.power, RESET_CONTROL)
+        ports.map(0x92, 1, self.power, PORT_A)
+        ports.map(0x604, 2, self.power, PM1_LOW)
+        ports.map(0xB004, 2, self.power, PM1_LOW)
+        ports.map(0xF4, 1, self.power, DEBUG_EXIT)
+
+    def deadline_ns(self) -> int | None:
+        """Return the machine time of the next timer, None if none is armed."""
+        deadlines = [deadline for device in self._timed if (deadline := device.deadline_ns()) is not None]
+        return min(deadlines, default=None)
+
+    def catch_up(self) -> None:
+        """Bring every timer up to the present time."""
+        for device in self._timed:
+            device.catch_up()
+
+    def save(self) -> dict[str, State]:
+        """Return the state of every device, by name."""
+        return {device.name: device.save() for device in self._devices}
+
+    def restore(self, plain: Any) -> None:
+        """Take up states by name, as `to_plain` makes them; raises ValueError naming what is wrong."""
+        if not isinstance(plain, dict) or set(plain) != {device.name for device in self._devices}:
+            raise ValueError("not the states of this board's devices")
+        for device in self._devices:
+            device.restore(from_plain(type(device.save()), plain[device.name]))
+        # Only now: a line driven earlier would reach a controller that is not restored yet.
+        for device in self._driving:
+            device.drive()

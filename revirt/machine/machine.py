@@ -1,0 +1,279 @@
+"""The virtual PC: a core, devices on buses, and the loop that runs them.
+
+The loop is the same for a live run, a recorded one and a replay; they differ only in who answers `Inputs`.  At every
+taken branch where the core stands, in this order: what arrives from outside is applied, devices are brought up to
+the machine's time, and a pending interrupt is delivered.  Then the core runs on to the nearest of the next timer,
+the inputs' horizon and the caller's target.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgpack
+
+from revirt.core import (
+    MODE_LONG,
+    MODE_PROTECTED,
+    MODE_REAL,
+    PAGE_SIZE,
+    STOP_HALT,
+    STOP_SHUTDOWN,
+    STOP_STEPS,
+    create_core,
+)
+from revirt.image.boot import Boot, Mode
+from revirt.machine.board import Board
+from revirt.machine.clock import ClockState, MachineClock
+from revirt.machine.config import MachineConfig
+from revirt.machine.cpuid import cpuid_leaves
+from revirt.machine.inputs import Arrival, ClockReading, Halt, Inputs, Moment, Received
+from revirt.machine.state import State, encode, from_plain, to_plain
+
+MAX_RUN = 2_000_000
+"""Branches to run at most without looking up: keeps signals and progress alive where nothing else stops the core."""
+
+DIGEST_SIZE = 16
+_MODES = {Mode.REAL: MODE_REAL, Mode.PROTECTED: MODE_PROTECTED, Mode.LONG: MODE_LONG}
+_ADDRESS_SPACE = 1 << 40
+_FOUR_GIB = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How the guest ended its own run: ``reason`` for people, ``exit_code`` if it gave one.
+
+    ``crashed`` tells a machine that could not go on from one that chose not to.
+    """
+
+    reason: str
+    exit_code: int | None = None
+    crashed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why `Machine.run` returned: the guest ended, or somebody halted the run, or (neither) the target was reached."""
+
+    ended: Ended | None = None
+    halted: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Hashes of the machine's three parts at a moment, 16 bytes each."""
+
+    cpu: bytes
+    ram: bytes
+    devices: bytes
+
+    def __bytes__(self) -> bytes:
+        return self.cpu + self.ram + self.devices
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Digest:
+        """Return the digest whose bytes these are; raises ValueError for another length."""
+        if len(data) != 3 * DIGEST_SIZE:
+            raise ValueError(f"a digest has {3 * DIGEST_SIZE} bytes, not {len(data)}")
+        return cls(*(data[start : start + DIGEST_SIZE] for start in range(0, len(data), DIGEST_SIZE)))
+
+
+@dataclass
+class _RunState(State):
+    """What the machine itself knows beyond core, clock and devices."""
+
+    halted: bool
+
+
+class Machine:
+    """A virtual PC built from *config*, which asks *inputs* for what it cannot compute.
+
+    ``translation_buffer`` (bytes, 0 for the default) and ``track_writes`` are passed to the core; neither changes
+    what the guest does.
+    """
+
+    def __init__(
+        self, config: MachineConfig, inputs: Inputs, *, translation_buffer: int = 0, track_writes: bool = True
+    ) -> None:
+        self.config = config
+        self.core = create_core(config.memory, translation_buffer=translation_buffer, track_writes=track_writes)
+        self.clock = MachineClock(self.core, config.ns_per_branch)
+        self.board = Board(
+            self.clock,
+            memory_size=config.memory,
+            epoch=config.epoch,
+            intr=self._set_intr,
+            reschedule=self.core.request_stop,
+            transmit=inputs.transmitted,
+            end=self._end,
+        )
+        self.ended: Ended | None = None
+        self.halted = False
+        self._inputs = inputs
+        self._stop: str | None = None
+        ports, mmio = self.board.ports, self.board.mmio
+        self.core.set_callbacks(ports.read, ports.write, mmio.read, mmio.write)
+        # Every hole is MMIO: an unbounded hook for unmapped memory would slow every store down.
+        self.core.map_mmio(config.memory, _FOUR_GIB - config.memory)
+        self.core.map_mmio(_FOUR_GIB, _ADDRESS_SPACE - _FOUR_GIB)
+        self.core.set_cpuid(cpuid_leaves())
+
+    def load(self, boot: Boot) -> None:
+        """Put a guest into the empty machine."""
+        ram = self.core.ram
+        for address, data in boot.writes:
+            if address < 0 or address + len(data) > len(ram):
+                raise ValueError(f"{len(data)} bytes at {address:#x} do not fit the machine's memory")
+            ram[address : address + len(data)] = data
+        cpu = boot.cpu
+        self.core.start(_MODES[cpu.mode], cpu.pc, cpu.registers, cpu.gdt_base, cpu.gdt_limit, cpu.cr3)
+
+    # -- running -----------------------------------------------------------------------------------------------
+
+    def moment(self) -> Moment:
+        """Return where the machine stands."""
+        return Moment(self.core.branches, self.halted, self.core.pc)
+
+    def request_stop(self) -> None:
+        """Make the core look up at the next taken branch.  Safe from any thread; the guest does not notice."""
+        self.core.request_stop()
+
+    def run(self, until: int | None = None) -> Stop:
+        """Run until the branch count is *until*, the guest ends, or an input says `Halt`."""
+        core, inputs = self.core, self._inputs
+        while True:
+            moment = self.moment()
+            while self._stop is None and (arrivals := inputs.arrivals(moment)):
+                self._accept(arrivals)
+            if self._stop is not None or self.ended is not None:
+                stop, self._stop = Stop(self.ended, self._stop), None
+                return stop
+            if until is not None and moment.branches >= until:
+                return Stop()
+            self.board.catch_up()
+            if self.board.pic.output and core.interruptible:
+                vector = self.board.pic.acknowledge()
+                inputs.interrupted(moment, vector)
+                core.interrupt(vector)
+                self.halted = False
+            elif self.halted:
+                self._idle(moment)
+                continue
+            self._run_core(moment, until)
+
+    def step(self, count: int) -> int:
+        """Execute *count* instructions of the straight line the machine stands on; return how many it had.
+
+        For looking only: nothing arrives meanwhile.  Go back to a taken branch (restore) before running on.
+        """
+        before = self.core.instructions
+        stop = self.core.step(count)
+        return count if stop == STOP_STEPS else self.core.instructions - before
+
+    def _run_core(self, moment: Moment, until: int | None) -> None:
+        limit = min(moment.branches + MAX_RUN, self._inputs.horizon(moment.branches))
+        if until is not None:
+            limit = min(limit, until)
+        deadline = self.board.deadline_ns()
+        if deadline is not None:
+            limit = min(limit, self.clock.branches_at(deadline))
+        stop = self.core.run(max(limit, moment.branches + 1))
+        if stop == STOP_HALT:
+            self.halted = True
+        elif stop == STOP_SHUTDOWN:
+            self.ended = Ended(self.core.fault, crashed=True)
+
+    def _accept(self, arrivals: Sequence[Arrival]) -> None:
+        for arrival in arrivals:
+            match arrival:
+                case ClockReading(ns):
+                    self.clock.jump(ns)
+                case Received(data):
+                    self.board.uart.receive(data)
+                case Halt(reason):
+                    self._stop = reason
+
+    def _idle(self, moment: Moment) -> None:
+        if not self.core.interruptible:
+            self.ended = Ended("the CPU halted with interrupts disabled")
+            return
+        wake_ns = self.board.deadline_ns()
+        arrivals = self._inputs.idle(moment, wake_ns)
+        self._accept(arrivals)
+        if not arrivals:
+            if wake_ns is None:
+                self.ended = Ended("the CPU halted with no timer armed and nothing to receive")
+            else:
+                self.clock.jump(wake_ns)
+
+    def _set_intr(self, level: bool) -> None:
+        self.core.intr = level
+
+    def _end(self, reason: str, exit_code: int | None) -> None:
+        self.ended = Ended(reason, exit_code)
+        self.core.request_stop()
+
+    # -- state -------------------------------------------------------------------------------------------------
+
+    def digest(self) -> Digest:
+        """Return the digests of CPU, RAM and devices at this moment."""
+        self.board.catch_up()
+        self.core.scan()
+        run = encode({"run": _RunState(self.halted)})
+        return Digest(
+            cpu=_hash(self.core.digest_input()),
+            ram=_hash(self.core.page_hashes),
+            devices=_hash(encode(self.board.save()) + run),
+        )
+
+    def save(self) -> bytes:
+        """Return everything but RAM; `restore` takes it."""
+        self.board.catch_up()
+        packed: bytes = msgpack.packb(
+            {
+                "cpu": self.core.save(),
+                "clock": to_plain(self.clock.save()),
+                "run": to_plain(_RunState(self.halted)),
+                "devices": {name: to_plain(state) for name, state in self.board.save().items()},
+            }
+        )
+        return packed
+
+    def restore(self, state: bytes) -> None:
+        """Take up a saved state; RAM must hold the pages that belong to it.
+
+        Raises ValueError, naming the field, if *state* is not one.
+        """
+        try:
+            plain = msgpack.unpackb(state)
+        except (ValueError, msgpack.UnpackException) as error:
+            raise ValueError(f"not a machine state: {error}") from error
+        if not isinstance(plain, dict) or set(plain) != {"cpu", "clock", "run", "devices"}:
+            raise ValueError("not a machine state")
+        if not isinstance(plain["cpu"], bytes):
+            raise ValueError("not a CPU state")
+        self.core.restore(plain["cpu"])
+        self.clock.restore(from_plain(ClockState, plain["clock"]))
+        self.halted = from_plain(_RunState, plain["run"]).halted
+        self.board.restore(plain["devices"])
+        self.ended = self._stop = None
+
+    def changed_pages(self) -> bytes:
+        """Return the numbers of pages changed since the last call (32-bit little-endian, ascending)."""
+        self.core.scan()
+        return self.core.take_changed()
+
+    @property
+    def page_count(self) -> int:
+        """Number of pages of RAM."""
+        return self.config.memory // PAGE_SIZE
+
+
+def _hash(data: bytes | memoryview) -> bytes:
+    return hashlib.blake2b(data, digest_size=DIGEST_SIZE).digest()
+
+
+assert sys.byteorder == "little", "page numbers and hashes are exchanged with the core in the host's byte order"

@@ -1,0 +1,137 @@
+"""Answers a machine's questions from the host: the time from its clock, bytes from a console.
+
+In host clock mode the machine's clock is set to the host's every few milliseconds and whenever the guest idles.  In
+virtual clock mode the host's clock is never looked at: idle time is skipped, and what the guest does depends on
+nothing but what its console sends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from revirt.machine.config import ClockMode
+from revirt.machine.inputs import Arrival, ClockReading, Halt, Moment, Received
+from revirt.monitor.console import Console
+
+SAMPLE_NS = 4_000_000
+"""Host time between two readings of the host's clock while the guest runs."""
+
+PROGRESS_NS = 100_000_000
+LEAST_SLICE = 2_000
+GREATEST_SLICE = 4_000_000
+
+
+class Progress(Protocol):
+    """Whoever shows how far a run has come."""
+
+    def update(self, branches: int, guest_ns: int, total: int | None) -> None:
+        """Show that the guest has come to *branches* (of *total*, if known) and *guest_ns*."""
+        ...
+
+
+class Live:
+    """Implements `revirt.machine.inputs.Inputs` for a machine that runs live.
+
+    ``now_ns`` tells the machine's time, ``wake`` makes its core look up; both are set by `attach`.
+    """
+
+    def __init__(self, console: Console, clock: ClockMode, *, until: int | None, progress: Progress | None) -> None:
+        self._console = console
+        self._is_host = clock == "host"
+        self._until = until
+        self._progress = progress
+        self._now_ns: Callable[[], int] = lambda: 0
+        self._wake: Callable[[], None] = lambda: None
+        self._started_ns = 0
+        self._sampled_ns = self._sampled_branches = self._shown_ns = 0
+        self._slice = LEAST_SLICE
+        self._asked_to_stop: str | None = None
+
+    def attach(self, now_ns: Callable[[], int], wake: Callable[[], None]) -> None:
+        """Take the functions that tell the machine's time and make it look up; the host's clock starts now."""
+        self._now_ns, self._wake = now_ns, wake
+        self._started_ns = time.monotonic_ns()
+        self._sampled_ns = 0
+
+    def stop(self, reason: str) -> None:
+        """End the run in order at the next taken branch.  Safe from any thread and any signal handler."""
+        self._asked_to_stop = reason
+        self._wake()
+        self._console.wake()
+
+    def horizon(self, branches: int) -> int:
+        """Return where to look at the console and the clock next."""
+        slice_end = branches + self._slice
+        return slice_end if self._until is None else min(slice_end, self._until)
+
+    def arrivals(self, moment: Moment) -> Sequence[Arrival]:
+        """Return the host's time if a reading is due, what the console has to say, and whether to stop."""
+        elapsed_ns = time.monotonic_ns() - self._started_ns
+        if elapsed_ns - self._shown_ns >= PROGRESS_NS:
+            self._shown_ns = elapsed_ns
+            if self._progress is not None:
+                self._progress.update(moment.branches, self._now_ns(), self._until)
+        arrivals: list[Arrival] = []
+        if elapsed_ns - self._sampled_ns >= SAMPLE_NS:
+            self._fit_slice(moment.branches, elapsed_ns)
+            if self._is_host:
+                self._read_clock(arrivals, elapsed_ns)
+        self._read_console(arrivals)
+        reason = self._reason_to_stop(moment)
+        if reason is not None:
+            arrivals.append(Halt(reason))
+        return arrivals
+
+    def idle(self, moment: Moment, wake_ns: int | None) -> Sequence[Arrival]:
+        """Wait for the console or the next timer, as the clock mode has it."""
+        timeout_s: float | None = None
+        if wake_ns is not None:
+            elapsed_ns = time.monotonic_ns() - self._started_ns
+            timeout_s = max(0, wake_ns - elapsed_ns) / 1e9 if self._is_host else 0.0
+        self._console.wait(timeout_s)
+        arrivals: list[Arrival] = []
+        if self._is_host:
+            elapsed_ns = time.monotonic_ns() - self._started_ns
+            self._fit_slice(moment.branches, elapsed_ns, idled=True)
+            self._read_clock(arrivals, elapsed_ns)
+        self._read_console(arrivals)
+        reason = self._reason_to_stop(moment)
+        if reason is not None:
+            arrivals.append(Halt(reason))
+        return arrivals
+
+    def interrupted(self, moment: Moment, vector: int) -> None:
+        """Nothing to do: interrupts follow from the machine's state."""
+
+    def transmitted(self, data: bytes) -> None:
+        """Pass on what the guest sends; an answer is taken up at the next taken branch."""
+        self._console.transmitted(data)
+        if self._console.pending or self._console.finished is not None:
+            self._wake()
+
+    def _read_clock(self, arrivals: list[Arrival], elapsed_ns: int) -> None:
+        if elapsed_ns > self._now_ns():
+            arrivals.append(ClockReading(elapsed_ns))
+
+    def _read_console(self, arrivals: list[Arrival]) -> None:
+        if self._console.pending:
+            data = self._console.take()
+            if data:
+                arrivals.append(Received(data))
+
+    def _reason_to_stop(self, moment: Moment) -> str | None:
+        if self._asked_to_stop is not None:
+            return self._asked_to_stop
+        if self._until is not None and moment.branches >= self._until:
+            return "reached the position asked for"
+        return self._console.finished
+
+    def _fit_slice(self, branches: int, elapsed_ns: int, *, idled: bool = False) -> None:
+        """Aim at one look-up per sampling interval at the speed of the guest's latest slice."""
+        if not idled:
+            passed_ns = max(1, elapsed_ns - self._sampled_ns)
+            fitting = (branches - self._sampled_branches) * SAMPLE_NS // passed_ns
+            self._slice = max(LEAST_SLICE, min(GREATEST_SLICE, fitting))
+        self._sampled_ns, self._sampled_branches = elapsed_ns, branches

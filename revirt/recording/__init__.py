@@ -1,0 +1,47 @@
+"""A recording: a directory with a manifest, a log and checkpoints.  Never overwritten, only ever added to.
+
+    manifest.json              what was recorded, how, and how it ended: see `manifest`
+    log/<8 digits>.seg         events: see revirt.log.segment
+    checkpoints/<8>.ckpt       machine states and page maps: see revirt.checkpoint.format
+    pages/<8>.pages            the pages that each checkpoint adds
+    lock                       locked (flock) for as long as the recorder lives
+
+States, as a reader sees them:
+
+    recording     the manifest says so, and the lock is held
+    complete      the recorder finished
+    interrupted   it was stopped early, or died: its manifest says "recording", but the lock is free
+"""
+
+from revirt.checkpoint import CheckpointInfo, LoadedCheckpoint
+from revirt.recording.manifest import FORMAT_VERSION, Manifest, RecordingState
+from revirt.recording.reader import Recording
+from revirt.recording.store import (
+    is_recording,
+    latest,
+    list_recordings,
+    new_path,
+    recordings_dir,
+    remove,
+    resolve,
+)
+from revirt.recording.verify import Finding
+from revirt.recording.writer import RecordingWriter
+
+__all__ = [
+    "FORMAT_VERSION",
+    "CheckpointInfo",
+    "Finding",
+    "LoadedCheckpoint",
+    "Manifest",
+    "Recording",
+    "RecordingState",
+    "RecordingWriter",
+    "is_recording",
+    "latest",
+    "list_recordings",
+    "new_path",
+    "recordings_dir",
+    "remove",
+    "resolve",
+]

@@ -1,0 +1,138 @@
+"""The manifest: what was recorded, how, and how it ended; JSON for people and other programs.
+
+    format     1
+    uuid       of this recording
+    state      "recording", "complete" or "interrupted"
+    created    when it began: ISO 8601, UTC
+    guest      the guest: its name, images and their digests
+    machine    the machine's configuration
+    clock      "host" or "virtual"
+    versions   of what took part: name to version
+    command    the command line that made it
+    end        how it ended, None before: ``events`` and ``checkpoints`` count what is in it
+    check      BLAKE2b-128, in hex, of everything else as JSON with sorted keys and no spaces
+
+What is inside guest, machine, versions and end is up to whoever records; it must be JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from revirt.errors import CorruptError, FormatVersionError
+from revirt.log.frame import check_of, read_file
+
+FORMAT_VERSION = 1
+NAME = "manifest.json"
+SIZE_LIMIT = 4 << 20
+"""Most bytes that a manifest may have."""
+
+
+class RecordingState(StrEnum):
+    """How far a recording has come."""
+
+    RECORDING = "recording"
+    COMPLETE = "complete"
+    INTERRUPTED = "interrupted"
+
+
+def _new_uuid() -> str:
+    return str(uuid.uuid4())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(slots=True)
+class Manifest:
+    """What is known of a recording as a whole; the module's docstring lists the fields."""
+
+    guest: dict[str, Any]
+    machine: dict[str, Any]
+    clock: str
+    versions: dict[str, str]
+    command: list[str]
+    format: int = FORMAT_VERSION
+    uuid: str = field(default_factory=_new_uuid)
+    state: str = RecordingState.RECORDING
+    created: str = field(default_factory=_now)
+    end: dict[str, Any] | None = None
+
+    def to_json(self) -> str:
+        """Return the manifest as text, one field a line or more; raises ValueError if a value is not JSON."""
+        plain = asdict(self)
+        try:
+            return json.dumps({**plain, "check": _check(plain)}, indent=2, allow_nan=False) + "\n"
+        except TypeError as error:
+            raise ValueError(f"the manifest holds what JSON cannot: {error}") from error
+
+    @classmethod
+    def from_json(cls, data: bytes, path: Path) -> Manifest:
+        """Return the manifest in *data*, the contents of *path*.
+
+        Raises FormatVersionError if a newer revirt wrote it, CorruptError if it is not as `to_json` made it.
+        """
+        plain = _parse(data, path)
+        version = plain.get("format")
+        if type(version) is not int or version < 1:
+            raise CorruptError(path, "has no format version")
+        if version > FORMAT_VERSION:
+            raise FormatVersionError(path, version, FORMAT_VERSION)
+        check = plain.pop("check", None)
+        missing = {each.name for each in fields(cls)} ^ set(plain)
+        if missing:
+            raise CorruptError(path, f"missing or unknown: {', '.join(sorted(missing))}")
+        manifest = cls(**plain)
+        manifest._check_types(path)
+        if check != _check(plain):
+            raise CorruptError(path, "contents do not match the check")
+        return manifest
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Return the manifest in the file *path*; raises as `from_json`."""
+        return cls.from_json(read_file(path, SIZE_LIMIT), path)
+
+    def _check_types(self, path: Path) -> None:
+        for name in ("uuid", "state", "created", "clock"):
+            if type(getattr(self, name)) is not str:
+                raise CorruptError(path, f"{name} is not text")
+        for name in ("guest", "machine", "versions"):
+            if type(getattr(self, name)) is not dict:
+                raise CorruptError(path, f"{name} is not an object")
+        if self.end is not None and type(self.end) is not dict:
+            raise CorruptError(path, "end is neither an object nor null")
+        if type(self.command) is not list:
+            raise CorruptError(path, "command is not a list")
+        if not all(type(text) is str for text in (*self.command, *self.versions.values())):
+            raise CorruptError(path, "command or versions hold something that is not text")
+        if self.state not in list(RecordingState):
+            raise CorruptError(path, f"unknown state {self.state!r}")
+
+
+def _check(plain: dict[str, Any]) -> str:
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return check_of(canonical.encode()).hex()
+
+
+def _parse(data: bytes, path: Path) -> dict[str, Any]:
+    try:
+        plain = json.loads(data.decode("utf-8"), parse_constant=_reject_constant)
+    # Nesting deeper than the interpreter's stack is a RecursionError.
+    except (ValueError, RecursionError) as error:
+        offset = error.pos if isinstance(error, json.JSONDecodeError) else None
+        raise CorruptError(path, f"not valid JSON: {error}", offset=offset) from error
+    if not isinstance(plain, dict):
+        raise CorruptError(path, "not a JSON object")
+    return plain
+
+
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

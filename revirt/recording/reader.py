@@ -1,0 +1,110 @@
+"""Reading a recording."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from pathlib import Path
+
+from revirt.checkpoint import CheckpointInfo, CheckpointReader, LoadedCheckpoint
+from revirt.errors import CorruptError, NoRecordingError, RecordingError
+from revirt.log.events import Event
+from revirt.log.reader import LogReader
+from revirt.recording import layout
+from revirt.recording.manifest import NAME, Manifest, RecordingState
+from revirt.recording.verify import Finding, verify
+
+
+class Recording:
+    """A recording on disk; made by `open`.
+
+    It shows what was there when its parts were first asked for: to see what a recorder added since, open it
+    again. Everything that reads raises CorruptError for damage and FormatVersionError for files of a newer
+    revirt.
+    """
+
+    def __init__(self, path: Path, contents: Manifest, state: RecordingState) -> None:
+        self.path = path
+        self.manifest = contents
+        self.state = state
+        self._log = LogReader(path / layout.LOG)
+        self._store = CheckpointReader(path / layout.CHECKPOINTS, path / layout.PAGES)
+
+    @classmethod
+    def open(cls, path: Path) -> Recording:
+        """Return the recording in *path*.
+
+        Raises NoRecordingError if there is none, CorruptError or FormatVersionError if its manifest cannot
+        be read.
+        """
+        manifest_path = path / NAME
+        if not manifest_path.is_file():
+            raise NoRecordingError(path)
+        contents = Manifest.read(manifest_path)
+        if contents.state == RecordingState.RECORDING and not layout.is_locked(path):
+            # It may have been completed between the two looks; now nobody is left to write it.
+            contents = Manifest.read(manifest_path)
+            if contents.state == RecordingState.RECORDING:
+                return cls(path, contents, RecordingState.INTERRUPTED)
+        return cls(path, contents, RecordingState(contents.state))
+
+    @property
+    def checkpoints(self) -> list[CheckpointInfo]:
+        """The checkpoints whose event is in the log, by number: those that a replay can start from."""
+        # The log first: while it is recorded, checkpoints are on disk before their events are.
+        events = self.event_count
+        return [info for info in self._store.infos if info.event < events]
+
+    @property
+    def event_count(self) -> int:
+        """Events in the log."""
+        return self._log.count
+
+    @property
+    def log_bytes(self) -> int:
+        """Bytes of the log on disk."""
+        return self._log.size
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Bytes of checkpoints and their pages on disk."""
+        return sum(self._store.size(info.number) for info in self.checkpoints)
+
+    def events(self, after: int = 0) -> Iterator[Event]:
+        """Yield the events in order, but for the first *after*, reading as it goes.
+
+        Raises CorruptError when it comes to damage, also at the end of a complete recording that misses
+        events.
+        """
+        yield from self._log.events(after)
+        if self.state is RecordingState.COMPLETE:
+            expected = (self.manifest.end or {}).get("events")
+            if self.event_count != expected:
+                problem = f"{self.event_count} events where {expected} were recorded"
+                raise CorruptError(self._log.directory, problem)
+
+    def load_checkpoint(self, number: int) -> LoadedCheckpoint:
+        """Return checkpoint *number*; raises RecordingError if there is none of that number."""
+        return self._store.load(number)
+
+    def changed_between(self, first: int, second: int) -> list[int]:
+        """Return the numbers, ascending, of the pages that differ between two checkpoints.
+
+        May name a page that was written with what it had held before, never leaves one out.
+        """
+        return self._store.changed_between(first, second)
+
+    def nearest(self, branches: int) -> CheckpointInfo:
+        """Return the latest checkpoint at or before *branches*; raises RecordingError, naming the oldest."""
+        infos = self.checkpoints
+        if not infos:
+            raise RecordingError(f"{self.path} has no checkpoint to start from")
+        place = bisect_right(infos, branches, key=lambda info: info.branches)
+        if place == 0:
+            oldest = infos[0].branches
+            raise RecordingError(f"{branches} branches is before the oldest checkpoint, at {oldest}")
+        return infos[place - 1]
+
+    def verify(self) -> Iterator[Finding]:
+        """Read and check everything; yield what is wrong, nothing if all is as it was written."""
+        return verify(self.path, self.manifest, self.state)

@@ -1,0 +1,183 @@
+"""Making a recording."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from revirt.checkpoint import CheckpointInfo, CheckpointWriter
+from revirt.checkpoint.writer import HashPages, core_hash_pages
+from revirt.errors import HostError, RecordingExistsError
+from revirt.log.events import Event, Kind
+from revirt.log.frame import write_whole
+from revirt.log.writer import LogWriter
+from revirt.recording import layout, manifest, store
+from revirt.recording.manifest import Manifest, RecordingState
+
+
+class RecordingWriter:
+    """A recording being made; made by `create`.
+
+    As a context manager it is closed on the way out: `abort`-ed, unless `complete` was called.
+    """
+
+    def __init__(self, path: Path, contents: Manifest, lock: int, hash_pages: HashPages) -> None:
+        self.path = path
+        self.checkpoints = 0
+        """Checkpoints added so far."""
+        self._manifest = contents
+        self._lock: int | None = lock
+        self._log = LogWriter(path / layout.LOG)
+        self._store = CheckpointWriter(path / layout.CHECKPOINTS, path / layout.PAGES, hash_pages)
+
+    @classmethod
+    def create(cls, path: Path, contents: Manifest, *, hash_pages: HashPages = core_hash_pages) -> Self:
+        """Begin a recording in the new directory *path*; in `recordings_dir` it becomes the latest.
+
+        Raises RecordingExistsError if there is something at *path*, HostError if it cannot be written.
+        """
+        contents = replace(deepcopy(contents), state=RecordingState.RECORDING, end=None)
+        text = contents.to_json()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+        except FileExistsError as error:
+            # A file where a parent should be says the same of another path.
+            raise RecordingExistsError(Path(error.filename)) from error
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        try:
+            lock = _begin(path, text)
+        except OSError as error:
+            shutil.rmtree(path, ignore_errors=True)
+            raise _unwritable(path, error) from error
+        store.set_latest(path)
+        return cls(path, contents, lock, hash_pages)
+
+    @property
+    def events(self) -> int:
+        """Events appended so far; the ordinal of the next."""
+        return self._log.events
+
+    @property
+    def log_bytes(self) -> int:
+        """Bytes of the log on disk so far."""
+        return self._log.size
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Bytes of checkpoints and pages on disk so far."""
+        return self._store.size
+
+    def append(self, event: Event) -> None:
+        """Add *event* to the log; branches must not decrease from one to the next.
+
+        Raises HostError if something could not be written, now or before, and ValueError for a malformed
+        event, if not from this call then from a later one.  A CHECKPOINT event comes after its
+        `add_checkpoint`.
+        """
+        if event.kind is Kind.CHECKPOINT and event.number >= self.checkpoints:
+            raise ValueError(f"checkpoint {event.number} was not added before its event")
+        self._log.append(event)
+
+    def add_checkpoint(
+        self, info: CheckpointInfo, state: bytes, batches: Iterable[tuple[bytes, bytes]]
+    ) -> None:
+        """Store a checkpoint; append its CHECKPOINT event next, as *info.event* says.
+
+        *batches* are pages changed since the checkpoint before (for the first: pages not all zeros), as
+        page numbers (32-bit little-endian) and contents.  They are taken before this returns, packed and
+        written later. Raises ValueError if *info* is out of turn, HostError if something could not be
+        written.
+        """
+        if (info.number, info.event) != (self.checkpoints, self.events):
+            raise ValueError(f"checkpoint {self.checkpoints} with event {self.events} is next, not {info}")
+        writer = self._store
+        self._log.submit(lambda: writer.begin(info, state), len(state))
+        for numbers, contents in batches:
+            self._add_pages(numbers, contents)
+        self._log.submit(writer.commit, 0)
+        self.checkpoints += 1
+
+    def complete(self, end: dict[str, Any]) -> None:
+        """Finish the recording: write what waits, then the manifest with *end*.
+
+        Raises HostError if something could not be written; the recording is then closed as interrupted.
+        """
+        self._close(RecordingState.COMPLETE, end)
+
+    def abort(self, end: dict[str, Any]) -> None:
+        """Close the recording as interrupted, keeping what was recorded; raises HostError."""
+        self._close(RecordingState.INTERRUPTED, end)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is None:
+            return
+        try:
+            self.abort({"reason": f"{type(error).__name__}: {error}" if error else "not completed"})
+        except HostError:
+            # What made the block fail tells more than that its end could not be written either.
+            if error is None:
+                raise
+
+    def _add_pages(self, numbers: bytes, contents: bytes) -> None:
+        self._log.submit(lambda: self._store.add_pages(numbers, contents), len(contents))
+
+    def _close(self, state: RecordingState, end: dict[str, Any]) -> None:
+        if self._lock is None:
+            raise ValueError("the recording is closed")
+        try:
+            self._log.close()
+        except Exception:
+            state = RecordingState.INTERRUPTED
+            raise
+        finally:
+            self._finish(state, end)
+
+    def _finish(self, state: RecordingState, end: dict[str, Any]) -> None:
+        """Write the last manifest and let go of the lock, whatever happens."""
+        assert self._lock is not None
+        lock, self._lock = self._lock, None
+        counts = {"events": self._log.written, "checkpoints": self._store.count}
+        try:
+            self._store.abandon()
+            final = replace(self._manifest, state=state, end={**end, **counts})
+            write_whole(self.path / manifest.NAME, final.to_json().encode())
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        finally:
+            os.close(lock)
+
+
+def _begin(path: Path, text: str) -> int:
+    """Make the directories, the lock and the manifest; return the lock's descriptor."""
+    for name in (layout.LOG, layout.CHECKPOINTS, layout.PAGES):
+        (path / name).mkdir()
+    lock = os.open(path / layout.LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        # Before the manifest: whoever finds one that says "recording" finds the lock held.
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        write_whole(path / manifest.NAME, text.encode())
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _unwritable(path: Path, error: OSError) -> HostError:
+    return HostError(
+        f"cannot record into {path}: {error.strerror or error}",
+        hint="choose a writable directory with free space with -o, or set REVIRT_DIR",
+    )

@@ -1,0 +1,186 @@
+"""Finds where a divergence began, and in what.
+
+What a recording holds of the guest's state between two digests is little: positions, program counters and register
+hashes of events.  So the search works with what can be computed again:
+
+1. The stretch since the last good checkpoint is replayed once more.  If the two replays differ from each other, the
+   emulation is not deterministic here; halving the stretch finds the branch at which they part, and comparing them
+   there names what differs.
+2. If they agree, the recording and this replay disagree.  Where the digest that failed belongs to a checkpoint, the
+   recorded state is at hand: comparing names the registers, device fields and memory that differ.  For memory and
+   devices, halving the stretch finds the branch at which this replay gave the first of them its differing value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from revirt.core import PAGE_SIZE
+from revirt.errors import DivergenceError
+from revirt.log.events import Kind
+from revirt.machine.machine import Machine
+from revirt.machine.state import to_plain
+from revirt.recording import CheckpointInfo
+from revirt.replay.session import Mark, ReplaySession
+
+MOST_LISTED = 32
+"""Differences listed at most."""
+
+SHOWN_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something that is not the same in two machines; ``look`` returns it from a machine, if it can be searched for."""
+
+    name: str
+    recorded: str
+    replayed: str
+    look: Callable[[Machine], object] | None = None
+
+    def to_plain(self) -> dict[str, str]:
+        """Return the difference as a row."""
+        return {"name": self.name, "recorded": self.recorded, "replayed": self.replayed}
+
+
+def locate_divergence(failed: ReplaySession, error: DivergenceError) -> dict[str, Any]:
+    """Return what can be found out about the beginning of *error*, which ended the session *failed*.
+
+    Keys: ``between`` (branch counts of the last state known equal and of the difference), ``cause`` ("recording" or
+    "emulation"), ``differs`` (rows of name, recorded, replayed) and ``branch`` (where it began, None if that could
+    not be narrowed down).
+    """
+    good = _last_good_checkpoint(failed)
+    end = failed.machine.core.branches
+    found: dict[str, Any] = {"between": [good.branches, end], "cause": "recording", "differs": [], "branch": None}
+    again = ReplaySession(failed.recording, checkpoint=good.number)
+    start = again.mark()
+    _run_leniently(again, None)
+    if again.machine.core.branches != end or again.machine.digest() != failed.machine.digest():
+        other = ReplaySession(failed.recording, checkpoint=good.number)
+        again.return_to(start)
+        found["cause"] = "emulation"
+        found["branch"] = _part(again, other, end)
+        differences = list(islice(compare(again.machine, other.machine), MOST_LISTED))
+    else:
+        differences = _compare_with_recorded(failed, error)
+        searchable = next((each for each in differences if each.look is not None), None)
+        if searchable is not None:
+            found["branch"] = _first_branch(again, start, end, searchable.look)
+    found["differs"] = [each.to_plain() for each in differences]
+    return found
+
+
+def compare(recorded: Machine, replayed: Machine) -> Iterator[Difference]:
+    """Yield what differs between two machines of one configuration: memory, then devices, then registers."""
+    yield from _compare_memory(recorded, replayed)
+    yield from _compare_devices(recorded, replayed)
+    ours = replayed.core.registers()
+    for name, value in recorded.core.registers().items():
+        if ours[name] != value:
+            yield Difference(f"register {name}", f"{value:#x}", f"{ours[name]:#x}")
+
+
+def _compare_memory(recorded: Machine, replayed: Machine) -> Iterator[Difference]:
+    theirs, ours = recorded.core.ram, replayed.core.ram
+    for start in range(0, len(ours), PAGE_SIZE):
+        if theirs[start : start + PAGE_SIZE] != ours[start : start + PAGE_SIZE]:
+            first = next(at for at in range(start, start + PAGE_SIZE) if theirs[at] != ours[at])
+            end = min(first + SHOWN_BYTES, start + PAGE_SIZE)
+            yield Difference(
+                f"page {start // PAGE_SIZE:#x}, memory at {first:#x}",
+                bytes(theirs[first:end]).hex(),
+                bytes(ours[first:end]).hex(),
+                _memory_at(first, end),
+            )
+
+
+def _compare_devices(recorded: Machine, replayed: Machine) -> Iterator[Difference]:
+    ours = replayed.board.save()
+    for name, state in recorded.board.save().items():
+        replayed_state = to_plain(ours[name])
+        for field, value in to_plain(state).items():
+            if replayed_state[field] != value:
+                yield Difference(
+                    f"device {name}, {field}", repr(value), repr(replayed_state[field]), _field_of(name, field)
+                )
+    if recorded.halted != replayed.halted:
+        yield Difference("halted", str(recorded.halted), str(replayed.halted))
+
+
+def _memory_at(start: int, end: int) -> Callable[[Machine], object]:
+    return lambda machine: bytes(machine.core.ram[start:end])
+
+
+def _field_of(device: str, field: str) -> Callable[[Machine], object]:
+    return lambda machine: to_plain(machine.board.save()[device])[field]
+
+
+def _compare_with_recorded(failed: ReplaySession, error: DivergenceError) -> list[Difference]:
+    """Compare with the checkpoint that stands where a digest failed; nothing if there is none."""
+    last = failed.replayer.last
+    if last is None or last.kind != Kind.DIGEST or error.what not in ("cpu", "ram", "devices"):
+        return []
+    for info in failed.recording.checkpoints:
+        if info.event == failed.replayer.next_event:
+            recorded = ReplaySession(failed.recording, checkpoint=info.number).machine
+            return list(islice(compare(recorded, failed.machine), MOST_LISTED))
+    return []
+
+
+def _last_good_checkpoint(session: ReplaySession) -> CheckpointInfo:
+    """Return the latest checkpoint whose event has been passed: its digests agreed."""
+    first, passed = session.info.number, session.replayer.next_event
+    return [info for info in session.recording.checkpoints if info.number >= first and info.event < passed][-1]
+
+
+def _run_leniently(session: ReplaySession, branches: int | None) -> None:
+    """Run to *branches*, or as far as the replay gets before it differs from the log."""
+    try:
+        session.run(branches)
+    except DivergenceError:
+        return
+
+
+def _part(one: ReplaySession, other: ReplaySession, end: int) -> int:
+    """Return the first branch at which two replays from one checkpoint differ; leave both there."""
+    low, high = one.machine.core.branches, end
+    while high - low > 1:
+        marks = one.mark(), other.mark()
+        middle = (low + high) // 2
+        _run_leniently(one, middle)
+        _run_leniently(other, middle)
+        if one.machine.digest() == other.machine.digest():
+            low = middle
+        else:
+            high = middle
+            one.return_to(marks[0])
+            other.return_to(marks[1])
+    for session in (one, other):
+        _run_leniently(session, high if high < end else None)
+    return high
+
+
+def _first_branch(session: ReplaySession, start: Mark, end: int, look: Callable[[Machine], object]) -> int | None:
+    """Return the first branch after which *look* gives what it gives at *end*; None if it did so from the start.
+
+    Exact if the thing changes once in the stretch, else the place of one of its changes to that value.
+    """
+    final = look(session.machine)
+    session.return_to(start)
+    if look(session.machine) == final:
+        return None
+    low, high = session.machine.core.branches, end
+    while high - low > 1:
+        mark = session.mark()
+        middle = (low + high) // 2
+        _run_leniently(session, middle)
+        if look(session.machine) == final:
+            high = middle
+            session.return_to(mark)
+        else:
+            low = middle
+    return high

@@ -1,0 +1,239 @@
+"""Answers a machine's questions from a log, and compares what the machine does with what was recorded.
+
+One of the two files (with `revirt.monitor.recorder`) where machine inputs and log events meet.
+
+Rules:
+- The machine never runs past an event that has not happened yet: each is a horizon.
+- An event that should have happened and did not, one that happens and was not recorded, another pc, other
+  registers, other bytes, another digest: each is a `DivergenceError`, at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from revirt.errors import DivergenceError
+from revirt.log.events import LINE_LIMIT, Event, Kind
+from revirt.machine.inputs import Arrival, ClockReading, Halt, Moment, Received
+from revirt.machine.machine import Digest, Machine
+from revirt.position import Position
+
+LOG_ENDS = "the log ends here"
+_ARRIVALS = (Kind.CLOCK, Kind.RECEIVED)
+_NEVER = 1 << 63
+
+
+class Replayer:
+    """Implements `Inputs` by reading a log; ``open_events(n)`` yields its events from ordinal *n* on.
+
+    The machine halts at *until*, if given; *output* gets what the guest sends, *on_event* every event passed, and
+    *pace* is called whenever the machine stands still.  ``next_event`` is the ordinal of the event to come,
+    ``last`` the latest one passed, ``digests_checked`` counts comparisons.
+    """
+
+    def __init__(
+        self,
+        open_events: Callable[[int], Iterator[Event]],
+        first: int,
+        *,
+        until: Position | None = None,
+        output: Callable[[bytes], None] | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        pace: Callable[[], None] | None = None,
+    ) -> None:
+        self._open_events = open_events
+        self._until = until.branches if until is not None else _NEVER
+        self._output = output
+        self._on_event = on_event
+        self._pace = pace
+        self._machine: Machine | None = None
+        self._asked_to_stop: str | None = None
+        self.digests_checked = 0
+        self.last: Event | None = None
+        self.seek(first)
+
+    def attach(self, machine: Machine) -> None:
+        """Take the machine that replays."""
+        self._machine = machine
+
+    @property
+    def machine(self) -> Machine:
+        """The machine that replays."""
+        assert self._machine is not None, "attach() comes first"
+        return self._machine
+
+    def seek(self, ordinal: int, pending_output: bytes = b"") -> None:
+        """Go to event *ordinal*, with *pending_output* sent and not yet compared; the machine is set by others."""
+        self._source = self._open_events(ordinal)
+        self._next = next(self._source, None)
+        self._line = bytearray(pending_output)
+        self.next_event = ordinal
+
+    @property
+    def pending_output(self) -> bytes:
+        """What the guest has sent since the last event of output."""
+        return bytes(self._line)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether every event of the log has been passed."""
+        return self._next is None
+
+    def stop(self, reason: str) -> None:
+        """Halt the machine at the next taken branch.  Safe from any thread and any signal handler."""
+        self._asked_to_stop = reason
+        if self._machine is not None:
+            self._machine.request_stop()
+
+    # -- Inputs ------------------------------------------------------------------------------------------------
+
+    def horizon(self, branches: int) -> int:
+        """Return the branch count of the next event, or where it will be known to be missing."""
+        event = self._next
+        if event is None:
+            return branches + 1
+        where = event.branches + (1 if self._happens_after_branch(event) else 0)
+        if where <= branches:
+            raise self._missing(event)
+        return min(where, self._until) if self._until > branches else where
+
+    def arrivals(self, moment: Moment) -> Sequence[Arrival]:
+        """Return what the log has for *moment*, up to the next comparison."""
+        if self._asked_to_stop is not None:
+            return (Halt(self._asked_to_stop),)
+        if self._pace is not None:
+            self._pace()
+        arrivals: list[Arrival] = []
+        while (event := self._next) is not None and self._is_here(event, moment):
+            if event.kind not in _ARRIVALS and arrivals:
+                return arrivals  # the machine applies these first; then it asks again
+            arrival = self._take_here(event, moment)
+            if arrival is None:
+                break
+            arrivals.extend(arrival)
+        if arrivals:
+            return arrivals
+        if moment.branches >= self._until:
+            return (Halt("reached the position asked for"),)
+        if self._next is None:
+            return (Halt(LOG_ENDS),)
+        return ()
+
+    def idle(self, moment: Moment, wake_ns: int | None) -> Sequence[Arrival]:
+        """Let the clock jump to the next timer, which only virtual clock mode does by itself."""
+        event = self._next
+        if self.machine.config.clock == "host" or wake_ns is None or event is None:
+            raise self._unexpected(moment, "an idle CPU that nothing wakes")
+        if event.kind == Kind.CLOCK and event.halted and event.branches == moment.branches and event.number < wake_ns:
+            raise self._unexpected(moment, f"a timer at {wake_ns} ns")
+        return ()
+
+    def interrupted(self, moment: Moment, vector: int) -> None:
+        """Compare an interrupt that the CPU accepts."""
+        event = self._next
+        if event is None or event.kind != Kind.INTERRUPT or not self._is_here(event, moment):
+            raise self._unexpected(moment, f"interrupt {vector:#x}")
+        self._compare_place(event, moment)
+        if event.number != vector:
+            raise self._differs(event, "interrupt", f"vector {event.number:#x}", f"vector {vector:#x}")
+        self._pass(event)
+
+    def transmitted(self, data: bytes) -> None:
+        """Compare output as soon as as much has come as the log has next."""
+        if self._output is not None:
+            self._output(data)
+        self._line += data
+        event = self._next
+        if event is not None and event.kind == Kind.TRANSMITTED and len(self._line) >= len(event.data):
+            core = self.machine.core
+            ends_line = event.data.endswith(b"\n") or len(event.data) >= LINE_LIMIT
+            if ends_line:
+                self._compare_output(event, core.branches, core.pc)
+
+    # -- comparisons -------------------------------------------------------------------------------------------
+
+    def _take_here(self, event: Event, moment: Moment) -> Sequence[Arrival] | None:
+        """Pass an event that stands at *moment*; None if the machine has to act first."""
+        match event.kind:
+            case Kind.INTERRUPT:
+                return None
+            case Kind.TRANSMITTED:
+                if bytes(self._line) != event.data:
+                    return None
+                self._compare_output(event, moment.branches, moment.pc)
+                return ()
+            case Kind.CLOCK if self._waits_for_timers(event, moment):
+                return None
+        self._compare_place(event, moment)
+        self._pass(event)
+        match event.kind:
+            case Kind.CLOCK:
+                return (ClockReading(event.number),)
+            case Kind.RECEIVED:
+                return (Received(event.data),)
+            case Kind.DIGEST:
+                self._compare_digest(event)
+                return ()
+            case Kind.END:
+                return (Halt(event.data.decode(errors="replace")),)
+        return ()
+
+    def _waits_for_timers(self, event: Event, moment: Moment) -> bool:
+        machine = self.machine
+        return moment.halted and machine.config.clock == "virtual" and event.number > machine.clock.now_ns
+
+    def _compare_place(self, event: Event, moment: Moment) -> None:
+        if event.pc != moment.pc:
+            raise self._differs(event, f"pc at {event.kind.label}", f"{event.pc:#x}", f"{moment.pc:#x}")
+        check = self.machine.core.check()
+        if event.check != check:
+            raise self._differs(event, f"registers at {event.kind.label}", f"hash {event.check:04x}", f"hash {check:04x}")
+
+    def _compare_output(self, event: Event, branches: int, pc: int) -> None:
+        found = bytes(self._line)
+        if found != event.data:
+            raise self._differs(event, "output", repr(event.data), repr(found))
+        if (event.branches, event.pc) != (branches, pc):
+            raise self._differs(
+                event, "place of output", f"{event.branches} branches, pc {event.pc:#x}", f"{branches} branches, pc {pc:#x}"
+            )
+        self._line.clear()
+        self._pass(event)
+
+    def _compare_digest(self, event: Event) -> None:
+        recorded, found = Digest.from_bytes(event.data), self.machine.digest()
+        for part in ("cpu", "ram", "devices"):
+            expected, came = getattr(recorded, part), getattr(found, part)
+            if expected != came:
+                raise self._differs(event, part, f"digest {expected.hex()}", f"digest {came.hex()}")
+        self.digests_checked += 1
+
+    def _pass(self, event: Event) -> None:
+        self.next_event += 1
+        self.last = event
+        if self._on_event is not None:
+            self._on_event(event)
+        self._next = next(self._source, None)
+
+    # -- where things are --------------------------------------------------------------------------------------
+
+    def _is_here(self, event: Event, moment: Moment) -> bool:
+        where, here = (event.branches, event.halted), (moment.branches, moment.halted)
+        if where < here:
+            raise self._missing(event)
+        return where == here
+
+    def _happens_after_branch(self, event: Event) -> bool:
+        """Tell events in the straight line behind a branch from those on the branch itself."""
+        return event.halted or event.kind == Kind.TRANSMITTED
+
+    def _missing(self, event: Event) -> DivergenceError:
+        return self._differs(event, event.kind.label, "one here", "none")
+
+    def _unexpected(self, moment: Moment, what: str) -> DivergenceError:
+        event = self._next
+        expected = "the end" if event is None else f"{event.kind.label} at {event.branches}, pc {event.pc:#x}"
+        return DivergenceError(moment.position, "event", expected=expected, found=what)
+
+    def _differs(self, event: Event, what: str, expected: str, found: str) -> DivergenceError:
+        return DivergenceError(Position(event.branches), what, expected=expected, found=found)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from revirt.cli.signals import OrderlyStop
+
+
+def test_the_first_signal_asks_the_run_to_stop() -> None:
+    reasons: list[str] = []
+
+    with OrderlyStop() as stop:
+        stop.arm(reasons.append)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert reasons == ["SIGTERM"]
+    assert stop.exit_status == 143
+
+
+def test_a_second_ctrl_c_interrupts() -> None:
+    reasons: list[str] = []
+
+    with OrderlyStop() as stop:
+        stop.arm(reasons.append)
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert reasons == ["Ctrl-C"]
+
+
+def test_a_signal_before_the_run_stops_it_as_it_starts() -> None:
+    reasons: list[str] = []
+
+    with OrderlyStop() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        stop.arm(reasons.append)
+
+    assert reasons == ["SIGHUP"]
+    assert stop.exit_status == 129
+
+
+def test_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    with OrderlyStop():
+        assert signal.getsignal(signal.SIGINT) is not before
+
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_that_was_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with OrderlyStop() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.exit_status is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
