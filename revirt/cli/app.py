@@ -57,10 +57,12 @@ def _open_closed_streams() -> None:
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        arguments = make_parser().parse_args(argv)
+        arguments = make_parser().parse_args(words)
     except SystemExit as done:  # --help and --version
         return int(done.code or 0)
+    arguments.command = ["revirt", *words]
     # A command's module is imported when it is called for: most need the CPU core, help does not.
     module = import_module(f"revirt.cli.{arguments.module}")
     status: int = getattr(module, arguments.function)(arguments)

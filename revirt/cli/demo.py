@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from revirt.render import Format, emit, grouped, printable, size, styled
 _RUNS: tuple[tuple[str, ClockMode], ...] = (("vuln", "virtual"), ("timer", "host"), ("race", "host"))
 _REPLAY_TIMEOUT_S = 600
 _SHOWN_LINES = 2
+_MILLION = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +54,30 @@ class DemoRow:
 
 def run(arguments: argparse.Namespace) -> int:
     """Record and replay the demonstration; return 0 if every replay was exact."""
-    with ExitStack() as stack:
-        if arguments.output is None:
-            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="revirt-demo-")))
-        else:
-            directory = arguments.output
-            _make(directory)
-        rows = []
-        for row in demo_rows(directory):
-            rows.append(row)
-            if arguments.form is Format.TABLE:
-                _show(row)
-        if arguments.form is not Format.TABLE:
-            emit(rows, (), arguments.form, sys.stdout)
-    is_exact = all(row.exact for row in rows)
+    directory = arguments.output or Path(tempfile.mkdtemp(prefix="revirt-demo-"))
+    if arguments.output is not None:
+        _make(directory)
+    is_exact = _demonstrate(directory, arguments.form)
+    # A replay that differs leaves its recording behind, to be looked into.
+    is_kept = arguments.output is not None or not is_exact
+    if not is_kept:
+        shutil.rmtree(directory)
     if arguments.form is Format.TABLE:
         print("every replay was exact" if is_exact else "NOT every replay was exact")
-        if arguments.output is not None:
+        if is_kept:
             print(f"the recordings are in {printable(str(directory))}")
     return 0 if is_exact else 1
+
+
+def _demonstrate(directory: Path, form: Format) -> bool:
+    rows = []
+    for row in demo_rows(directory):
+        rows.append(row)
+        if form is Format.TABLE:
+            _show(row)
+    if form is not Format.TABLE:
+        emit(rows, (), form, sys.stdout)
+    return all(row.exact for row in rows)
 
 
 def demo_rows(directory: Path) -> Iterator[DemoRow]:
@@ -129,10 +135,11 @@ def _last_lines(recording: Recording) -> list[str]:
 def _show(row: DemoRow) -> None:
     out = sys.stdout
     verdict = styled("exact", "green", out) if row.exact else styled("NOT EXACT", "red", out)
-    rate = row.log_bytes / max(row.branches, 1) * 1e6
     print(f"{styled(row.guest, 'bold', out)}: {printable(row.proves)}")
     took = f"{row.record_seconds:.2f} s by the {row.clock} clock"
-    cost = f"{size(row.log_bytes)}, {rate:,.0f} bytes per million branches"
+    cost = size(row.log_bytes)
+    if row.branches >= _MILLION:
+        cost += f", {row.log_bytes * _MILLION / row.branches:.0f} bytes per million branches"
     print(f"  recorded  {took}, {grouped(row.branches)} branches")
     print(f"  log       {grouped(row.events)} events in {cost}")
     print(f"  ended     {printable(row.reason)}")

@@ -56,8 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
     # Progress and the guest's console on one terminal would overwrite each other.
     is_shown = arguments.form is not Format.TABLE or not is_terminal(sys.stdout)
     with _salvaged(path), console, OrderlyStop() as stop, progress(guest.name, is_wanted=is_shown) as shown:
-        command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-        summary = record(guest, console, options, path, progress=shown, command=command, on_start=stop.arm)
+        summary = record(
+            guest, console, options, path, progress=shown, command=arguments.command, on_start=stop.arm
+        )
     if isinstance(console, TerminalConsole):
         print(file=sys.stderr)  # the guest's last line, a prompt perhaps, is not over
     _report(summary, arguments.form)

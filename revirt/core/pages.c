@@ -56,7 +56,8 @@ uint64_t page_hash(const uint8_t *page)
 #define UFFD_USER_MODE_ONLY 1
 #endif
 enum { FEATURE_WP_UNPOPULATED = 1 << 13, FEATURE_WP_ASYNC = 1 << 15 };
-enum { SCAN_WP_MATCHING = 1, SCAN_CHECK_WPASYNC = 2, CATEGORY_WRITTEN = 2 };
+enum { SCAN_WP_MATCHING = 1, SCAN_CHECK_WPASYNC = 2 };
+enum { CATEGORY_WRITTEN = 2, CATEGORY_PRESENT = 8, CATEGORY_SWAPPED = 16 };
 
 struct scan_argument {
     uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
@@ -151,41 +152,55 @@ void pages_deinit(Core *core)
     *pages = (PageTracker){.uffd = -1, .pagemap = -1};
 }
 
-/* RAM starts zeroed, so at first exactly the pages that are not zero have changed. */
-static int64_t scan_first(Core *core)
-{
-    int64_t total = 0;
-    for (uint64_t page = 0; page < core->ram_size / PAGE_SIZE; page++)
-        if (memcmp(core->ram + page * PAGE_SIZE, ZERO_PAGE, PAGE_SIZE) != 0)
-            total += note_changed(core, page, page + 1);
-    return total;
-}
-
-static int64_t scan_tracked(Core *core)
+/* Call *visit* with the ranges of pages in one of *categories*; their counts, added up, are returned, or -1. */
+static int64_t visit_pages(Core *core, uint64_t flags, uint64_t categories,
+                           int64_t (*visit)(Core *core, uint64_t first, uint64_t end))
 {
     enum { REGIONS = 512 };
     struct scan_region regions[REGIONS];
     int64_t total = 0;
+    uintptr_t ram = (uintptr_t)core->ram;
     struct scan_argument scan = {
         .size = sizeof scan,
-        .flags = SCAN_WP_MATCHING | SCAN_CHECK_WPASYNC,
-        .start = (uintptr_t)core->ram,
-        .end = (uintptr_t)core->ram + core->ram_size,
+        .flags = flags,
+        .start = ram,
+        .end = ram + core->ram_size,
         .vec = (uintptr_t)regions,
         .vec_len = REGIONS,
-        .category_mask = CATEGORY_WRITTEN,
-        .return_mask = CATEGORY_WRITTEN,
+        .category_anyof_mask = categories,
+        .return_mask = categories,
     };
     while (scan.start < scan.end) {
         long found = ioctl(core->pages.pagemap, IOCTL_PAGEMAP_SCAN, &scan);
         if (found < 0)
             return -1;
         for (long i = 0; i < found; i++)
-            total += note_changed(core, (regions[i].start - (uintptr_t)core->ram) / PAGE_SIZE,
-                                  (regions[i].end - (uintptr_t)core->ram) / PAGE_SIZE);
+            total += visit(core, (regions[i].start - ram) / PAGE_SIZE, (regions[i].end - ram) / PAGE_SIZE);
         scan.start = scan.walk_end;
     }
     return total;
+}
+
+static int64_t note_unless_zero(Core *core, uint64_t first, uint64_t end)
+{
+    int64_t total = 0;
+    for (uint64_t page = first; page < end; page++)
+        if (memcmp(core->ram + page * PAGE_SIZE, ZERO_PAGE, PAGE_SIZE) != 0)
+            total += note_changed(core, page, page + 1);
+    return total;
+}
+
+/* RAM starts zeroed, so at first exactly the pages that are not zero have changed; those that the kernel never had
+ * to provide are not even looked at. */
+static int64_t scan_first(Core *core)
+{
+    int64_t total = visit_pages(core, 0, CATEGORY_PRESENT | CATEGORY_SWAPPED, note_unless_zero);
+    return protect(core) ? total : -1;
+}
+
+static int64_t scan_tracked(Core *core)
+{
+    return visit_pages(core, SCAN_WP_MATCHING | SCAN_CHECK_WPASYNC, CATEGORY_WRITTEN, note_changed);
 }
 
 static int64_t scan_compared(Core *core)
@@ -208,7 +223,7 @@ int64_t pages_scan(Core *core)
         return is_tracked ? scan_tracked(core) : scan_compared(core);
     pages->is_primed = true;
     if (is_tracked)
-        return protect(core) ? scan_first(core) : -1;
+        return scan_first(core);
     pages->shadow = mmap(NULL, core->ram_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (pages->shadow == MAP_FAILED) {
         pages->shadow = NULL;

@@ -127,6 +127,11 @@ class Uart:
         self._update()
         return taken
 
+    @property
+    def is_backlogged(self) -> bool:
+        """Whether characters wait outside the FIFO for the guest to make room."""
+        return bool(self._backlog)
+
     def read(self, offset: int, _size: int) -> int:
         """Return register *offset*."""
         s = self._state

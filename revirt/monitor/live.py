@@ -8,11 +8,12 @@ nothing but what its console sends.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from revirt.machine.config import ClockMode
 from revirt.machine.inputs import Arrival, ClockReading, Halt, Moment, Received
+from revirt.machine.machine import Machine
 from revirt.monitor.console import Console
 
 SAMPLE_NS = 4_000_000
@@ -32,33 +33,36 @@ class Progress(Protocol):
 
 
 class Live:
-    """Implements `revirt.machine.inputs.Inputs` for a machine that runs live.
-
-    ``now_ns`` tells the machine's time, ``wake`` makes its core look up; both are set by `attach`.
-    """
+    """Implements `revirt.machine.inputs.Inputs` for a machine that runs live, given by `attach`."""
 
     def __init__(self, console: Console, clock: ClockMode, *, until: int | None, progress: Progress | None) -> None:
         self._console = console
         self._is_host = clock == "host"
         self._until = until
         self._progress = progress
-        self._now_ns: Callable[[], int] = lambda: 0
-        self._wake: Callable[[], None] = lambda: None
+        self._machine: Machine | None = None
         self._started_ns = 0
         self._sampled_ns = self._sampled_branches = self._shown_ns = 0
         self._slice = LEAST_SLICE
         self._asked_to_stop: str | None = None
 
-    def attach(self, now_ns: Callable[[], int], wake: Callable[[], None]) -> None:
-        """Take the functions that tell the machine's time and make it look up; the host's clock starts now."""
-        self._now_ns, self._wake = now_ns, wake
+    def attach(self, machine: Machine) -> None:
+        """Take the machine that runs; the host's clock starts now."""
+        self._machine = machine
         self._started_ns = time.monotonic_ns()
         self._sampled_ns = 0
+
+    @property
+    def machine(self) -> Machine:
+        """The machine that runs."""
+        assert self._machine is not None, "attach() comes first"
+        return self._machine
 
     def stop(self, reason: str) -> None:
         """End the run in order at the next taken branch.  Safe from any thread and any signal handler."""
         self._asked_to_stop = reason
-        self._wake()
+        if self._machine is not None:
+            self._machine.request_stop()
         self._console.wake()
 
     def horizon(self, branches: int) -> int:
@@ -72,7 +76,7 @@ class Live:
         if elapsed_ns - self._shown_ns >= PROGRESS_NS:
             self._shown_ns = elapsed_ns
             if self._progress is not None:
-                self._progress.update(moment.branches, self._now_ns(), self._until)
+                self._progress.update(moment.branches, self.machine.clock.now_ns, self._until)
         arrivals: list[Arrival] = []
         if elapsed_ns - self._sampled_ns >= SAMPLE_NS:
             self._fit_slice(moment.branches, elapsed_ns)
@@ -109,14 +113,15 @@ class Live:
         """Pass on what the guest sends; an answer is taken up at the next taken branch."""
         self._console.transmitted(data)
         if self._console.pending or self._console.finished is not None:
-            self._wake()
+            self.machine.request_stop()
 
     def _read_clock(self, arrivals: list[Arrival], elapsed_ns: int) -> None:
-        if elapsed_ns > self._now_ns():
+        if elapsed_ns > self.machine.clock.now_ns:
             arrivals.append(ClockReading(elapsed_ns))
 
     def _read_console(self, arrivals: list[Arrival]) -> None:
-        if self._console.pending:
+        # What the guest has not read yet waits on our side: however much is pasted, the UART holds little of it.
+        if self._console.pending and not self.machine.board.uart.is_backlogged:
             data = self._console.take()
             if data:
                 arrivals.append(Received(data))

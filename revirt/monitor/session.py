@@ -135,7 +135,7 @@ def _run(
     on_start: Callable[[Callable[[str], None]], None] | None,
 ) -> RunSummary:
     started, cpu_started = time.perf_counter(), time.process_time()
-    live.attach(lambda: machine.clock.now_ns, machine.request_stop)
+    live.attach(machine)
     if on_start is not None:
         on_start(live.stop)
     schedule = _Schedule(options)

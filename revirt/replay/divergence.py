@@ -67,9 +67,9 @@ def locate_divergence(failed: ReplaySession, error: DivergenceError) -> dict[str
         differences = list(islice(compare(again.machine, other.machine), MOST_LISTED))
     else:
         differences = _compare_with_recorded(failed, error)
-        searchable = next((each for each in differences if each.look is not None), None)
-        if searchable is not None:
-            found["branch"] = _first_branch(again, start, end, searchable.look)
+        look = next((each.look for each in differences if each.look is not None), None)
+        if look is not None:
+            found["branch"] = _first_branch(again, start, end, look)
     found["differs"] = [each.to_plain() for each in differences]
     return found
 

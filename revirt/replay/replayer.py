@@ -79,6 +79,15 @@ class Replayer:
         """Whether every event of the log has been passed."""
         return self._next is None
 
+    def compare_digest(self, event: Event) -> None:
+        """Compare the machine with the DIGEST *event*; raises DivergenceError naming the part that differs."""
+        recorded, found = Digest.from_bytes(event.data), self.machine.digest()
+        for part in ("cpu", "ram", "devices"):
+            expected, came = getattr(recorded, part), getattr(found, part)
+            if expected != came:
+                raise self._differs(event, part, f"digest {expected.hex()}", f"digest {came.hex()}")
+        self.digests_checked += 1
+
     def stop(self, reason: str) -> None:
         """Halt the machine at the next taken branch.  Safe from any thread and any signal handler."""
         self._asked_to_stop = reason
@@ -92,7 +101,7 @@ class Replayer:
         event = self._next
         if event is None:
             return branches + 1
-        where = event.branches + (1 if self._happens_after_branch(event) else 0)
+        where = event.branches + (0 if self._is_on_branch(event) else 1)
         if where <= branches:
             raise self._missing(event)
         return min(where, self._until) if self._until > branches else where
@@ -146,8 +155,7 @@ class Replayer:
         event = self._next
         if event is not None and event.kind == Kind.TRANSMITTED and len(self._line) >= len(event.data):
             core = self.machine.core
-            ends_line = event.data.endswith(b"\n") or len(event.data) >= LINE_LIMIT
-            if ends_line:
+            if self._ends_line(event.data):
                 self._compare_output(event, core.branches, core.pc)
 
     # -- comparisons -------------------------------------------------------------------------------------------
@@ -172,7 +180,7 @@ class Replayer:
             case Kind.RECEIVED:
                 return (Received(event.data),)
             case Kind.DIGEST:
-                self._compare_digest(event)
+                self.compare_digest(event)
                 return ()
             case Kind.END:
                 return (Halt(event.data.decode(errors="replace")),)
@@ -200,14 +208,6 @@ class Replayer:
         self._line.clear()
         self._pass(event)
 
-    def _compare_digest(self, event: Event) -> None:
-        recorded, found = Digest.from_bytes(event.data), self.machine.digest()
-        for part in ("cpu", "ram", "devices"):
-            expected, came = getattr(recorded, part), getattr(found, part)
-            if expected != came:
-                raise self._differs(event, part, f"digest {expected.hex()}", f"digest {came.hex()}")
-        self.digests_checked += 1
-
     def _pass(self, event: Event) -> None:
         self.next_event += 1
         self.last = event
@@ -223,9 +223,14 @@ class Replayer:
             raise self._missing(event)
         return where == here
 
-    def _happens_after_branch(self, event: Event) -> bool:
-        """Tell events in the straight line behind a branch from those on the branch itself."""
-        return event.halted or event.kind == Kind.TRANSMITTED
+    def _is_on_branch(self, event: Event) -> bool:
+        """Tell events on the branch itself from those in the straight line behind it."""
+        return not event.halted and not (event.kind == Kind.TRANSMITTED and self._ends_line(event.data))
+
+    @staticmethod
+    def _ends_line(data: bytes) -> bool:
+        """Tell output that was written down as it was sent from what was pending when something else was."""
+        return data.endswith(b"\n") or len(data) >= LINE_LIMIT
 
     def _missing(self, event: Event) -> DivergenceError:
         return self._differs(event, event.kind.label, "one here", "none")

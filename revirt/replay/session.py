@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from revirt.core import UNICORN_VERSION
 from revirt.errors import CorruptError, DivergenceError, HostError, UsageError
-from revirt.log.events import Event
+from revirt.log.events import Event, Kind
 from revirt.machine.config import MachineConfig
 from revirt.machine.machine import Machine, Stop
 from revirt.position import Position
@@ -120,6 +120,13 @@ class ReplaySession:
             self.machine.restore(loaded.state)
         except ValueError as error:
             raise CorruptError(path, f"checkpoint {self.info.number}: {error}") from error
+        self._compare_with_digest()
+
+    def _compare_with_digest(self) -> None:
+        """Compare what was restored with the digests that stand in the log before the checkpoint."""
+        before = next(self.recording.events(after=self.info.event - 1), None)
+        if before is not None and before.kind == Kind.DIGEST:
+            self.replayer.compare_digest(before)
 
 
 @dataclass(frozen=True, slots=True)
