@@ -7,7 +7,7 @@
     0x70         MC146818 real-time clock         IRQ 8
     0x3F8        16550A, the console              IRQ 4
     0xCF8        PCI configuration                -
-    and the ports of `power`: reset, power-off, exit, debug output
+    and the ports of `power`: reset, power-off, exit
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from revirt.machine.i8042 import I8042
 from revirt.machine.pci import ADDRESS_SIZES, CONFIG_ADDRESS, CONFIG_DATA, DATA_SIZES, Pci
 from revirt.machine.pic import Pic
 from revirt.machine.pit import Pit
-from revirt.machine.power import DEBUG_EXIT, PM1_LOW, PORT_A, RESET_CONTROL, Power
+from revirt.machine.power import DEBUG_EXIT, PM1_LOW, PORT_A, RESET, RESET_CONTROL, Power
 from revirt.machine.rtc import Rtc
 from revirt.machine.state import State, from_plain
 from revirt.machine.uart import Uart
@@ -58,7 +58,7 @@ class Board:
         self.rtc = Rtc(clock, self.pic.line(RTC_IRQ), reschedule, epoch=epoch, memory_size=memory_size)
         self.uart = Uart(self.pic.line(COM1_IRQ), transmit)
         self.i8042 = I8042(
-            self.pic.line(KEYBOARD_IRQ), self.pic.line(MOUSE_IRQ), lambda: end("the guest reset the machine", None)
+            self.pic.line(KEYBOARD_IRQ), self.pic.line(MOUSE_IRQ), lambda: end(RESET, None)
         )
         self.pci = Pci()
         self.power = Power(end)

@@ -33,8 +33,7 @@ class Bus:
     def map(
         self, start: int, count: int, device: Device, offset: int = 0, *, sizes: Collection[int] = BYTES
     ) -> None:
-        """Let *device* answer at ports ``[start, start + count)``, the first of which is its register
-        *offset*.
+        """Let *device* answer at ports ``[start, start + count)``; at the first is its register *offset*.
 
         *sizes* are the access sizes (of 1, 2 and 4 bytes) that it takes whole.
         Raises ValueError, mapping nothing, if some port answers accesses of one of these sizes already.

@@ -2,16 +2,21 @@
 
     now = base + (branches - base_branches) * ns_per_branch
 
-The timers, the real-time clock and the time-stamp counter (1 GHz) all read it.  It jumps forward when the host's
-clock is read, and to the next timer when the CPU idles in virtual clock mode.
+The timers, the real-time clock and the time-stamp counter (1 GHz) all read it.  In host clock mode the rate follows
+the host's clock while the guest runs, and the clock jumps forward to the host's when the guest has idled.  In virtual
+clock mode the rate stays and an idle guest's clock jumps to the next timer.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from revirt.core import Core
-from revirt.machine.state import U64, State
+from revirt.machine.state import U64, Range, State
+
+
+MAX_NS_PER_BRANCH = 100_000
 
 
 @dataclass
@@ -20,7 +25,7 @@ class ClockState(State):
 
     base_ns: U64
     base_branches: U64
-    ns_per_branch: U64
+    ns_per_branch: Annotated[int, Range(1, MAX_NS_PER_BRANCH)]
 
 
 class MachineClock:
@@ -49,6 +54,16 @@ class MachineClock:
             self._state.base_branches = self._core.branches
             self._apply()
 
+    @property
+    def ns_per_branch(self) -> int:
+        """The present rate."""
+        return self._state.ns_per_branch
+
+    def set_rate(self, ns_per_branch: int) -> None:
+        """Run at *ns_per_branch* (1 to `MAX_NS_PER_BRANCH`) from now on."""
+        self._state = ClockState(self.now_ns, self._core.branches, ns_per_branch)
+        self._apply()
+
     def save(self) -> ClockState:
         """Return a copy of the clock's state."""
         state = self._state
@@ -56,7 +71,7 @@ class MachineClock:
 
     def restore(self, state: ClockState) -> None:
         """Take up a saved state; the core's branch count must be restored already."""
-        if state.base_branches > self._core.branches or state.ns_per_branch == 0:
+        if state.base_branches > self._core.branches:
             raise ValueError("the clock's base lies in the future")
         self._state = state
         self._apply()

@@ -125,9 +125,7 @@ class I8042State(State):
 
 
 class I8042:
-    """The controller; *keyboard_irq* and *aux_irq* are IRQ1 and IRQ12, *reset* is called when it resets the
-    CPU.
-    """
+    """The controller; its lines are IRQ1 and IRQ12, *reset* is called when it resets the CPU."""
 
     name = "i8042"
 
@@ -198,8 +196,7 @@ class I8042:
         """Replace the state; `drive` then drives the lines."""
         self._state = copy.deepcopy(state)
 
-    # -- the output buffer
-    # --------------------------------------------------------------------------------------
+    # -- the output buffer --------------------------------------------------------------------------------
 
     def _status(self) -> int:
         s = self._state
@@ -231,8 +228,7 @@ class I8042:
                 s.breaking = False
         self.drive()
 
-    # -- the controller
-    # -----------------------------------------------------------------------------------------
+    # -- the controller -----------------------------------------------------------------------------------
 
     def _control(self, command: int) -> None:
         """Execute a command written to port 0x64; what it does not know it ignores."""
@@ -276,8 +272,7 @@ class I8042:
             s.mode &= ~MODE_AUX_OFF
             self._reply(NO_ANSWER, STATUS_AUX_OBF | STATUS_TIMEOUT)
 
-    # -- the keyboard
-    # -------------------------------------------------------------------------------------------
+    # -- the keyboard -------------------------------------------------------------------------------------
 
     def _answer(self, *codes: int) -> None:
         """Send *codes* from the keyboard."""
@@ -299,7 +294,7 @@ class I8042:
         elif command in (KEY_LEDS, KEY_RATE) and value < KEY_LEDS:
             self._answer(KEY_ACK)
         else:
-            # Datasheet: a command in place of the data ends the last one.
+            # A command in place of the data ends the last one.
             self._command_keyboard(value)
 
     def _command_keyboard(self, command: int) -> None:

@@ -43,6 +43,13 @@ class ClockReading:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockRate:
+    """How fast the host lets the guest go: from here the machine's clock runs at *ns_per_branch*."""
+
+    ns_per_branch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
     """Bytes that arrived on the serial line."""
 
@@ -56,7 +63,7 @@ class Halt:
     reason: str
 
 
-Arrival = ClockReading | Received | Halt
+Arrival = ClockReading | ClockRate | Received | Halt
 
 
 class Inputs(Protocol):

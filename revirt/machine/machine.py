@@ -30,7 +30,7 @@ from revirt.machine.board import Board
 from revirt.machine.clock import ClockState, MachineClock
 from revirt.machine.config import MachineConfig
 from revirt.machine.cpuid import cpuid_leaves
-from revirt.machine.inputs import Arrival, ClockReading, Halt, Inputs, Moment, Received
+from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Inputs, Moment, Received
 from revirt.machine.state import State, encode, from_plain, to_plain
 
 MAX_RUN = 2_000_000
@@ -184,6 +184,8 @@ class Machine:
         if stop == STOP_HALT:
             self.halted = True
         elif stop == STOP_SHUTDOWN:
+            # Like a HLT, and unlike every other stop, somewhere in the straight line behind a branch.
+            self.halted = True
             self.ended = Ended(self.core.fault, crashed=True)
 
     def _accept(self, arrivals: Sequence[Arrival]) -> None:
@@ -191,6 +193,8 @@ class Machine:
             match arrival:
                 case ClockReading(ns):
                     self.clock.jump(ns)
+                case ClockRate(ns_per_branch):
+                    self.clock.set_rate(ns_per_branch)
                 case Received(data):
                     self.board.uart.receive(data)
                 case Halt(reason):

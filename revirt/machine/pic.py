@@ -296,8 +296,9 @@ class Pic:
         self._slave.state = copy.deepcopy(state.slave)
 
     def _set_line(self, chip: _Chip, level: int, high: bool) -> None:
-        chip.set_line(level, high)
-        self._update()
+        if high != bool(chip.state.lines & 1 << level):
+            chip.set_line(level, high)
+            self._update()
 
     def _update(self) -> None:
         self._master.set_line(CASCADE, self._slave.winner() is not None)

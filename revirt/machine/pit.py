@@ -96,8 +96,7 @@ class _Counter:
     def __init__(self, state: CounterState) -> None:
         self.state = state
 
-    # -- what the pins and the counting element show
-    # ------------------------------------------------------------
+    # -- what the pins and the counting element show ------------------------------------------------------
 
     def out(self, pulse: int) -> bool:
         """Return the level of OUT."""
@@ -149,8 +148,7 @@ class _Counter:
         rise = s.start + s.count + (s.mode in (4, 5))
         return rise if rise > pulse else 0
 
-    # -- what software and the gate do
-    # --------------------------------------------------------------------------
+    # -- what software and the gate do --------------------------------------------------------------------
 
     def control(self, word: int, pulse: int) -> None:
         """Take a control word that selects this counter."""
@@ -236,8 +234,7 @@ class _Counter:
             else:
                 s.start, s.running = pulse - s.elapsed, True
 
-    # -- counting
-    # -----------------------------------------------------------------------------------------------
+    # -- counting -----------------------------------------------------------------------------------------
 
     def _write_count(self, written: int, pulse: int) -> None:
         s = self.state

@@ -1,10 +1,10 @@
-"""The ports by which a guest ends its run, and the one on which it talks to whoever debugs it.
+"""The ports by which a guest ends its run.
 
     offset   port            register
     0        0xCF9           reset control register (Intel 82371SB, "RC")
     1        0x92            system control port A (PS/2): fast reset and A20
-    2, 3     0x604, 0xB004   PM1a_CNT (ACPI 4.8.3.2.1) as QEMU's and Bochs's firmware tables place it: soft
-    off 4        0xF4            debug exit: the byte written is the guest's exit code
+    2, 3     0x604, 0xB004   PM1a_CNT (ACPI 4.8.3.2.1) as QEMU's and Bochs's firmware tables place it: soft off
+    4        0xF4            debug exit: the byte written is the guest's exit code
 
 Neither A20 gate moves anything: the machine's addresses never wrap, as on every PC since the gate went.
 """
@@ -37,11 +37,10 @@ PM1_SLEEP_ENABLE = 0x20
 PM1_SLEEP_TYPE = 0x1C
 """SLP_TYP, bits 10 to 12; 0 is S5 in those tables."""
 
-RESET = "reset"
-POWER_OFF = "power off"
-EXIT = "exit"
-
-DEBUG_CONSOLE_PRESENT = 0xE9
+# Why a run ended, as `Power` tells it.
+RESET = "the guest reset the machine"
+POWER_OFF = "the guest switched the machine off"
+EXIT = "the guest ended its run"
 
 
 @dataclass
@@ -107,35 +106,3 @@ class Power:
     def restore(self, state: PowerState) -> None:
         """Replace the state."""
         self._state = copy.copy(state)
-
-
-@dataclass
-class DebugConsoleState(State):
-    """Nothing: the port remembers nothing."""
-
-
-class DebugConsole:
-    """Port 0xE9 of Bochs: bytes written go to *transmit*; reading tells the guest that the port is there."""
-
-    name = "debug console"
-
-    def __init__(self, transmit: Callable[[bytes], None]) -> None:
-        self._transmit = transmit
-
-    def read(self, _offset: int, _size: int) -> int:
-        """Return 0xE9."""
-        return DEBUG_CONSOLE_PRESENT
-
-    def write(self, _offset: int, _size: int, value: int) -> None:
-        """Hand the byte to the console."""
-        self._transmit(bytes((value,)))
-
-    def reset(self) -> None:
-        """Do nothing: there is nothing to forget."""
-
-    def save(self) -> DebugConsoleState:
-        """Return the empty state."""
-        return DebugConsoleState()
-
-    def restore(self, state: DebugConsoleState) -> None:
-        """Do nothing: *state* is empty."""

@@ -193,8 +193,7 @@ class Rtc:
         memory[index] = value
         self._state.memory = bytes(memory)
 
-    # -- the calendar
-    # -------------------------------------------------------------------------------------------
+    # -- the calendar -------------------------------------------------------------------------------------
 
     @property
     def _divider_runs(self) -> bool:
@@ -285,8 +284,7 @@ class Rtc:
             return self._decode(byte)
         return self._decode(byte & ~HOURS_PM) % 12 + (12 if byte & HOURS_PM else 0)
 
-    # -- interrupts
-    # ---------------------------------------------------------------------------------------------
+    # -- interrupts ---------------------------------------------------------------------------------------
 
     @property
     def _irqf(self) -> bool:
@@ -318,9 +316,7 @@ class Rtc:
         return min((ns for flag, ns in self._next_events() if flag & enabled), default=None)
 
     def _next_events(self) -> list[tuple[int, int]]:
-        """Return, for each flag that time will set, the flag and the machine time of its first event after
-        ``flags_ns``.
-        """
+        """Return the flags that time will set, with the time of the first event after ``flags_ns``."""
         s = self._state
         events: list[tuple[int, int]] = []
         period = _period(s.memory[REGISTER_A] & A_RATE)
@@ -336,9 +332,7 @@ class Rtc:
         return events
 
     def _next_alarm(self, second: int) -> int | None:
-        """Return the first second after *second* whose time of day the alarm registers match, None if none
-        can.
-        """
+        """Return the first second after *second* that the alarm registers match, None if none can."""
         alarm: list[tuple[int, int, int]] = []
         for index, unit, modulus in (
             (HOURS_ALARM, 3600, 24),
@@ -358,9 +352,7 @@ class Rtc:
 
 
 def _to_match(second: int, alarm: list[tuple[int, int, int]]) -> int:
-    """Return how far the hour, minute or second that *alarm* wants lies ahead, for the first that does not
-    match.
-    """
+    """Return how many seconds off the first part of *alarm* is that *second* does not match, else 0."""
     for wanted, unit, modulus in alarm:
         units = (wanted - second // unit) % modulus
         if units:
@@ -369,9 +361,7 @@ def _to_match(second: int, alarm: list[tuple[int, int, int]]) -> int:
 
 
 def _period(rate: int) -> int:
-    """Return the period of the periodic interrupt in 1/32768 s, 0 for none (datasheet, table "Periodic
-    interrupt rate").
-    """
+    """Return the period in 1/32768 s that rate bits RS select, 0 for none (datasheet, "RS3-RS0")."""
     if rate == 0:
         return 0
     # The two fastest taps of a 32768 Hz divider do not exist: 1 and 2 select the same rates as 8 and 9.

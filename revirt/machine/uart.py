@@ -90,9 +90,7 @@ BACKLOG_SIZE = 1 << 20
 
 @dataclass
 class UartState(State):
-    """The registers, the receiver's FIFO (one character deep while the FIFOs are off) and what waits to enter
-    it.
-    """
+    """The registers, the receiver's FIFO (one deep while the FIFOs are off), and what waits to enter it."""
 
     ier: U4 = 0
     fcr: U8 = 0
@@ -119,9 +117,7 @@ class Uart:
         self.restore(UartState())
 
     def receive(self, data: bytes) -> int:
-        """Take *data* from the line; return how many bytes of it were taken, fewer than all if the backlog is
-        full.
-        """
+        """Take *data* from the line; return how many bytes were taken, not all if the backlog is full."""
         taken = min(len(data), BACKLOG_SIZE - len(self._backlog))
         self._backlog += data[:taken]
         self._update()
@@ -197,8 +193,7 @@ class Uart:
         self._fifo = bytearray(state.fifo)
         self._backlog = bytearray(state.backlog)
 
-    # -- the receiver
-    # -------------------------------------------------------------------------------------------
+    # -- the receiver -------------------------------------------------------------------------------------
 
     @property
     def _fifos_on(self) -> bool:
@@ -222,9 +217,7 @@ class Uart:
         return character
 
     def _loop_back(self, character: int) -> None:
-        """Receive what was sent in loopback; what finds no room is an overrun, as nothing holds the sender
-        back.
-        """
+        """Receive what was sent in loopback; nothing holds the sender back, so there may be an overrun."""
         if len(self._fifo) < (FIFO_SIZE if self._fifos_on else 1):
             self._fifo.append(character)
             return
@@ -235,8 +228,9 @@ class Uart:
     def _read_lsr(self) -> int:
         s = self._state
         status = LSR_THRE | LSR_TEMT | (LSR_DR if self._fifo else 0) | (LSR_OE if s.overrun else 0)
-        s.overrun = False
-        self._update()
+        if s.overrun:
+            s.overrun = False
+            self._update()
         return status
 
     def _write_fcr(self, value: int) -> None:
@@ -247,8 +241,7 @@ class Uart:
             self._fifo.clear()
         s.fcr = value & FCR_KEPT if value & FCR_ENABLE else 0
 
-    # -- the transmitter
-    # ----------------------------------------------------------------------------------------
+    # -- the transmitter ----------------------------------------------------------------------------------
 
     def _write_thr(self, character: int) -> None:
         s = self._state
@@ -258,8 +251,7 @@ class Uart:
             self._transmit(bytes((character,)))
         s.transmitter_empty = True
 
-    # -- the modem
-    # ----------------------------------------------------------------------------------------------
+    # -- the modem ----------------------------------------------------------------------------------------
 
     def _modem_lines(self) -> int:
         mcr = self._state.mcr
@@ -288,13 +280,10 @@ class Uart:
         self._update()
         return status
 
-    # -- interrupts
-    # ---------------------------------------------------------------------------------------------
+    # -- interrupts ---------------------------------------------------------------------------------------
 
     def _source(self) -> int:
-        """Return the identification of the pending interrupt of highest priority (datasheet, table "Interrupt
-        Control").
-        """
+        """Return what IIR says: the pending interrupt of highest priority (table "Interrupt Control")."""
         s = self._state
         if s.ier & IER_ELSI and s.overrun:
             return IIR_LINE

@@ -1,8 +1,8 @@
 """Answers a machine's questions from the host: the time from its clock, bytes from a console.
 
-In host clock mode the machine's clock is set to the host's every few milliseconds and whenever the guest idles.  In
-virtual clock mode the host's clock is never looked at: idle time is skipped, and what the guest does depends on
-nothing but what its console sends.
+In host clock mode the machine's clock follows the host's: by its rate while the guest runs (see `pace`), by jumping
+ahead when the guest has idled.  In virtual clock mode the host's clock is never looked at: idle time is skipped, and
+what the guest does depends on nothing but what its console sends.
 """
 
 from __future__ import annotations
@@ -12,16 +12,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from revirt.machine.config import ClockMode
-from revirt.machine.inputs import Arrival, ClockReading, Halt, Moment, Received
+from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Moment, Received
 from revirt.machine.machine import Machine
 from revirt.monitor.console import Console
-
-SAMPLE_NS = 4_000_000
-"""Host time between two readings of the host's clock while the guest runs."""
+from revirt.monitor.pace import LOST_NS, Pace
 
 PROGRESS_NS = 100_000_000
-LEAST_SLICE = 2_000
-GREATEST_SLICE = 4_000_000
 
 
 class Progress(Protocol):
@@ -42,15 +38,14 @@ class Live:
         self._progress = progress
         self._machine: Machine | None = None
         self._started_ns = 0
-        self._sampled_ns = self._sampled_branches = self._shown_ns = 0
-        self._slice = LEAST_SLICE
+        self._shown_ns = 0
+        self._pace = Pace()
         self._asked_to_stop: str | None = None
 
     def attach(self, machine: Machine) -> None:
         """Take the machine that runs; the host's clock starts now."""
         self._machine = machine
         self._started_ns = time.monotonic_ns()
-        self._sampled_ns = 0
 
     @property
     def machine(self) -> Machine:
@@ -67,7 +62,7 @@ class Live:
 
     def horizon(self, branches: int) -> int:
         """Return where to look at the console and the clock next."""
-        slice_end = branches + self._slice
+        slice_end = branches + self._pace.slice
         return slice_end if self._until is None else min(slice_end, self._until)
 
     def arrivals(self, moment: Moment) -> Sequence[Arrival]:
@@ -78,10 +73,8 @@ class Live:
             if self._progress is not None:
                 self._progress.update(moment.branches, self.machine.clock.now_ns, self._until)
         arrivals: list[Arrival] = []
-        if elapsed_ns - self._sampled_ns >= SAMPLE_NS:
-            self._fit_slice(moment.branches, elapsed_ns)
-            if self._is_host:
-                self._read_clock(arrivals, elapsed_ns)
+        if self._pace.is_due(elapsed_ns):
+            self._follow_host(moment, elapsed_ns, arrivals)
         self._read_console(arrivals)
         reason = self._reason_to_stop(moment)
         if reason is not None:
@@ -98,8 +91,9 @@ class Live:
         arrivals: list[Arrival] = []
         if self._is_host:
             elapsed_ns = time.monotonic_ns() - self._started_ns
-            self._fit_slice(moment.branches, elapsed_ns, idled=True)
-            self._read_clock(arrivals, elapsed_ns)
+            self._pace.forget(moment.branches, elapsed_ns)
+            # Always, also where it changes nothing: an empty answer would let the clock jump to the timer.
+            arrivals.append(ClockReading(max(elapsed_ns, self.machine.clock.now_ns)))
         self._read_console(arrivals)
         reason = self._reason_to_stop(moment)
         if reason is not None:
@@ -115,9 +109,15 @@ class Live:
         if self._console.pending or self._console.finished is not None:
             self.machine.request_stop()
 
-    def _read_clock(self, arrivals: list[Arrival], elapsed_ns: int) -> None:
-        if elapsed_ns > self.machine.clock.now_ns:
+    def _follow_host(self, moment: Moment, elapsed_ns: int, arrivals: list[Arrival]) -> None:
+        clock = self.machine.clock
+        rate = self._pace.look(moment.branches, elapsed_ns, clock.now_ns, clock.ns_per_branch)
+        if not self._is_host:
+            return
+        if elapsed_ns - clock.now_ns > LOST_NS:
             arrivals.append(ClockReading(elapsed_ns))
+        if rate != clock.ns_per_branch:
+            arrivals.append(ClockRate(rate))
 
     def _read_console(self, arrivals: list[Arrival]) -> None:
         # What the guest has not read yet waits on our side: however much is pasted, the UART holds little of it.
@@ -132,11 +132,3 @@ class Live:
         if self._until is not None and moment.branches >= self._until:
             return "reached the position asked for"
         return self._console.finished
-
-    def _fit_slice(self, branches: int, elapsed_ns: int, *, idled: bool = False) -> None:
-        """Aim at one look-up per sampling interval at the speed of the guest's latest slice."""
-        if not idled:
-            passed_ns = max(1, elapsed_ns - self._sampled_ns)
-            fitting = (branches - self._sampled_branches) * SAMPLE_NS // passed_ns
-            self._slice = max(LEAST_SLICE, min(GREATEST_SLICE, fitting))
-        self._sampled_ns, self._sampled_branches = elapsed_ns, branches

@@ -1,4 +1,4 @@
-"""What every device's tests share: a clock moved by hand, the way of a state through bytes, and a hostile guest."""
+"""What the devices' tests share: a clock moved by hand, a state's way through bytes, a hostile guest."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ def through_bytes():
 def attack():
     """A function that does to a device whatever a guest might.
 
-    *make(clock)* returns the device, with *offsets* registers.  After every few random accesses and steps of time its
-    state must still be one that a file may hold, and a device that took up that state must show the same.
+    *make(clock)* returns the device, with *offsets* registers.  Half way through a run of random accesses and
+    steps of time its state must be one that a file may hold, and a twin that takes it up must show the same
+    from there on.
     """
 
     def run(make, offsets, sizes=(1,)):
