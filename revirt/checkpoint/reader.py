@@ -112,7 +112,7 @@ class CheckpointReader:
         return [number for number, (one, other) in enumerate(zip(*maps, strict=True)) if one != other]
 
     def pages(self, ids: array[int]) -> Iterator[tuple[range, bytes]]:
-        """Yield the contents of *ids* (ascending, none 0) by chunk: which of *ids*, and their pages in a row."""
+        """Yield the contents of *ids* (ascending, none 0) by chunk: which of *ids*, their pages in a row."""
         firsts = [header.first_page for header in self.headers]
         place = 0
         while place < len(ids):
@@ -130,6 +130,18 @@ class CheckpointReader:
     def verify_pages(self, number: int, hash_pages: HashPages = core_hash_pages) -> None:
         """Check every page that is new in checkpoint *number*, and its hash; raises CorruptError."""
         self._open_page_file(number).verify(hash_pages)
+
+    def page_hashes(self, page_map: array[int], page_count: int) -> bytes:
+        """Return the 64-bit hashes, 8 bytes each, of the *page_count* pages of memory that *page_map* describes.
+
+        They are those in the indices of the stored pages; raises CorruptError.
+        """
+        zero = from_bytes("Q", core_hash_pages(ZERO_PAGE))
+        stored = zero + array("Q")
+        for position in range(len(self.headers)):
+            stored.extend(self._page_file(position).hashes)
+        hashes = array("Q", map(stored.__getitem__, page_map))
+        return to_bytes(hashes + zero * (page_count - len(page_map)))
 
     def _open_page_file(self, number: int) -> _PageFile:
         return _PageFile.open(self._pages / pages_name(number), self.headers[number])

@@ -11,7 +11,7 @@ A run of n events becomes, in this order::
         sizes     column of len(data)
     data      the data of all events, table by table
 
-    column    width (1 byte, 0 to 8), then width planes of m bytes: the low byte of all values, then the next ...
+    column    width (1 byte, 0 to 8), then width planes of m bytes: the low bytes of all values first
 
 Differences are to the previous value of the same kind (before the first: 0), modulo 2**64, and folded so
 that small negative ones are small: 0, -1, 1, -2 become 0, 1, 2, 3.

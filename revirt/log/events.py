@@ -9,9 +9,13 @@ hash of the general registers there (0 for kinds that have none).
     RECEIVED     -                 the bytes                                 gives it to the machine
     TRANSMITTED  -                 the bytes                                 compares with what the guest does
     INTERRUPT    vector            -                                         compares with what the CPU does
-    DIGEST       -                 three 16-byte digests: CPU, RAM, devices  compares with the machine
-    CHECKPOINT   its number        -                                         a place to start from
-    END          -                 why, UTF-8                                stops there
+    DIGEST       hash of events    three 16-byte digests: CPU, RAM, devices  compares with the machine
+    CHECKPOINT   its number        16-byte digest of its machine state       a place to start from
+    END          hash of events    why, UTF-8                                stops there
+    RATE         ns per branch     -                                         gives it to the machine
+
+Digests are BLAKE2b-128; that of RAM is made from the 64-bit hashes of all pages in a row.  The hash of events is
+`revirt.log.chain`'s.  A CHECKPOINT comes right after the DIGEST of the same moment.
 
 Output is cut into events by the guest alone: at a newline, at `LINE_LIMIT` bytes, and before an event whose
 order against it matters.  So two runs with the same inputs have the same events.
@@ -37,6 +41,7 @@ class Kind(IntEnum):
     DIGEST = 5
     CHECKPOINT = 6
     END = 7
+    RATE = 8
 
     @property
     def label(self) -> str:
@@ -87,6 +92,8 @@ def describe(event: Event) -> str:
             return f"{seconds}.{ns:09} s"
         case Kind.RECEIVED | Kind.TRANSMITTED:
             return repr(event.data)[1:]
+        case Kind.RATE:
+            return f"{event.number} ns per branch"
         case Kind.INTERRUPT:
             return f"vector {event.number:#04x}"
         case Kind.DIGEST if len(event.data) == 3 * DIGEST_SIZE:

@@ -22,6 +22,7 @@ Integers are little-endian.  Rules:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import struct
@@ -56,7 +57,7 @@ def check_of(*parts: bytes | memoryview) -> bytes:
 
 def compress_small(raw: bytes) -> bytes:
     """Return *raw* as an LZ4 block made with effort: for the log, of which there is little."""
-    block: bytes = lz4.block.compress(raw, mode="high_compression", compression=12, store_size=False)
+    block: bytes = lz4.block.compress(raw, mode="high_compression", compression=9, store_size=False)
     return block if raw else b""
 
 
@@ -222,8 +223,14 @@ def write_whole(path: Path, *parts: bytes) -> int:
     Raises OSError.
     """
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        for part in parts:
-            file.write(part)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            for part in parts:
+                file.write(part)
+        os.replace(temporary, path)
+    except OSError:
+        # On a full disk what little was written is in the way.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
     return sum(map(len, parts))

@@ -76,6 +76,7 @@ class LogReader:
             if known.ordinal + known.count <= after:
                 continue
             found, events = segment.read(known.path)
-            if found != known:
+            # The last segment may have grown since.
+            if found.ordinal != known.ordinal or found.count < known.count:
                 raise CorruptError(known.path, "changed while it was being read", offset=0)
-            yield from events[max(after - known.ordinal, 0) :]
+            yield from events[max(after - known.ordinal, 0) : known.count]

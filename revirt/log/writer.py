@@ -6,6 +6,8 @@ Rules:
   dropped.
 - Everything is written in the order in which it was handed over, events and `submit`-ted jobs alike.  So
   files that a job writes are there before any segment with later events.
+- What waited a second is written, but small segments pack badly: the last one grows, by being replaced as a
+  whole, until it is large enough or a job comes.
 - After a failure nothing more is written: a log has no holes.  The failure is raised from the next call,
   and from `close`.
 """
@@ -27,6 +29,8 @@ SEGMENT_SECONDS = 1.0
 """Host time after which waiting events become a segment."""
 SEGMENT_SIZE = 1 << 20
 """Bytes, roughly and uncompressed, at which waiting events become a segment."""
+GROWTH_LIMIT = 128 << 10
+"""Bytes, likewise, up to which the last segment is replaced by one with more events."""
 QUEUE_SIZE = 64 << 20
 """Bytes that may wait for the disk before whoever hands over more has to wait, too."""
 
@@ -49,7 +53,11 @@ class LogWriter:
         self._queued_size = 0
         self._closing = False
         self._failure: Exception | None = None
-        self._segments = 0
+        # The last segment (writing thread): its events, their rough size, and its size on disk.
+        self._index = 0
+        self._last: list[Event] = []
+        self._last_size = 0
+        self._last_stored = 0
         self.events = 0
         """Events appended so far."""
         self.written = 0
@@ -89,7 +97,7 @@ class LogWriter:
         with self._changed:
             self._check_open()
             self._cut()
-            self._enqueue(job, size)
+            self._enqueue(lambda: self._finish_segment(job), size)
             self._wait_for_room()
 
     def close(self) -> None:
@@ -119,7 +127,7 @@ class LogWriter:
             return
         events, self._waiting = self._waiting, []
         size, self._waiting_size = self._waiting_size, 0
-        self._enqueue(lambda: self._write(events), size)
+        self._enqueue(lambda: self._write(events, size), size)
 
     def _enqueue(self, job: Job, size: int) -> None:
         self._jobs.append((job, size))
@@ -131,12 +139,22 @@ class LogWriter:
             self._changed.wait()
         self._check_open()
 
-    def _write(self, events: list[Event]) -> None:
-        """Write *events* as the next segment (writing thread)."""
-        path = self._directory / segment.file_name(self._segments)
-        self.size += write_whole(path, segment.encode(self._segments, self.written, events))
-        self._segments += 1
+    def _finish_segment(self, job: Job) -> None:
+        """Run *job*; events after it go into another segment than those before it (writing thread)."""
+        self._index += bool(self._last)
+        self._last, self._last_size, self._last_stored = [], 0, 0
+        job()
+
+    def _write(self, events: list[Event], size: int) -> None:
+        """Write *events*, of that rough *size*, into the last segment or one after it (writing thread)."""
+        if self._last and self._last_size + size > GROWTH_LIMIT:
+            self._finish_segment(lambda: None)
+        whole = self._last + events
+        path = self._directory / segment.file_name(self._index)
+        stored = write_whole(path, segment.encode(self._index, self.written - len(self._last), whole))
+        self.size += stored - self._last_stored
         self.written += len(events)
+        self._last, self._last_size, self._last_stored = whole, self._last_size + size, stored
 
     def _work(self) -> None:
         while True:

@@ -50,19 +50,19 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Manifest:
     """What is known of a recording as a whole; the module's docstring lists the fields."""
 
+    format: int = FORMAT_VERSION
+    uuid: str = field(default_factory=_new_uuid)
+    state: str = RecordingState.RECORDING
+    created: str = field(default_factory=_now)
     guest: dict[str, Any]
     machine: dict[str, Any]
     clock: str
     versions: dict[str, str]
     command: list[str]
-    format: int = FORMAT_VERSION
-    uuid: str = field(default_factory=_new_uuid)
-    state: str = RecordingState.RECORDING
-    created: str = field(default_factory=_now)
     end: dict[str, Any] | None = None
 
     def to_json(self) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 from revirt.checkpoint import CheckpointInfo, CheckpointReader, LoadedCheckpoint
+from revirt.checkpoint.format import checkpoint_name
 from revirt.errors import CorruptError, NoRecordingError, RecordingError
 from revirt.log.events import Event
 from revirt.log.reader import LogReader
-from revirt.recording import layout
+from revirt.recording import layout, store
+from revirt.recording.audit import audit, check_state, events_of
 from revirt.recording.manifest import NAME, Manifest, RecordingState
 from revirt.recording.verify import Finding, verify
 
@@ -38,7 +41,7 @@ class Recording:
         be read.
         """
         manifest_path = path / NAME
-        if not manifest_path.is_file():
+        if not store.is_recording(path):
             raise NoRecordingError(path)
         contents = Manifest.read(manifest_path)
         if contents.state == RecordingState.RECORDING and not layout.is_locked(path):
@@ -48,7 +51,7 @@ class Recording:
                 return cls(path, contents, RecordingState.INTERRUPTED)
         return cls(path, contents, RecordingState(contents.state))
 
-    @property
+    @cached_property
     def checkpoints(self) -> list[CheckpointInfo]:
         """The checkpoints whose event is in the log, by number: those that a replay can start from."""
         # The log first: while it is recorded, checkpoints are on disk before their events are.
@@ -87,6 +90,24 @@ class Recording:
         """Return checkpoint *number*; raises RecordingError if there is none of that number."""
         return self._store.load(number)
 
+    def audit_checkpoint(self, number: int, page_count: int) -> None:
+        """Compare what is stored of checkpoint *number*, its new pages included, with what the log says of it.
+
+        *page_count* is how many pages of memory the machine has.  Raises CorruptError.
+        """
+        audit(self._store, self._log, self._checkpoint_path(number), number, page_count)
+        self._store.verify_pages(number)
+
+    def events_of_checkpoint(self, loaded: LoadedCheckpoint) -> tuple[Event, Event]:
+        """Return the DIGEST and the CHECKPOINT that stand in the log for *loaded*, which is compared with them.
+
+        Raises CorruptError if it does not stand there, or has another state.
+        """
+        path = self._checkpoint_path(loaded.info.number)
+        digest, checkpoint = events_of(self._log, path, loaded.info)
+        check_state(path, loaded.state, checkpoint)
+        return digest, checkpoint
+
     def changed_between(self, first: int, second: int) -> list[int]:
         """Return the numbers, ascending, of the pages that differ between two checkpoints.
 
@@ -108,3 +129,6 @@ class Recording:
     def verify(self) -> Iterator[Finding]:
         """Read and check everything; yield what is wrong, nothing if all is as it was written."""
         return verify(self.path, self.manifest, self.state)
+
+    def _checkpoint_path(self, number: int) -> Path:
+        return self.path / layout.CHECKPOINTS / checkpoint_name(number)

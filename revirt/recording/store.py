@@ -40,7 +40,11 @@ def new_path(guest_name: str) -> Path:
 
 def is_recording(path: Path) -> bool:
     """Return whether *path* is a directory with a manifest (or a link to one)."""
-    return (path / NAME).is_file()
+    try:
+        return (path / NAME).is_file()
+    except OSError:
+        # Not allowed to look, or no name that a file could have.
+        return False
 
 
 def latest() -> Path:

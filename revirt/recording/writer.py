@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from revirt.checkpoint import CheckpointInfo, CheckpointWriter
-from revirt.checkpoint.writer import HashPages, core_hash_pages
 from revirt.errors import HostError, RecordingExistsError
 from revirt.log.events import Event, Kind
 from revirt.log.frame import write_whole
@@ -28,17 +27,17 @@ class RecordingWriter:
     As a context manager it is closed on the way out: `abort`-ed, unless `complete` was called.
     """
 
-    def __init__(self, path: Path, contents: Manifest, lock: int, hash_pages: HashPages) -> None:
+    def __init__(self, path: Path, contents: Manifest, lock: int) -> None:
         self.path = path
         self.checkpoints = 0
         """Checkpoints added so far."""
         self._manifest = contents
         self._lock: int | None = lock
         self._log = LogWriter(path / layout.LOG)
-        self._store = CheckpointWriter(path / layout.CHECKPOINTS, path / layout.PAGES, hash_pages)
+        self._store = CheckpointWriter(path / layout.CHECKPOINTS, path / layout.PAGES)
 
     @classmethod
-    def create(cls, path: Path, contents: Manifest, *, hash_pages: HashPages = core_hash_pages) -> Self:
+    def create(cls, path: Path, contents: Manifest) -> Self:
         """Begin a recording in the new directory *path*; in `recordings_dir` it becomes the latest.
 
         Raises RecordingExistsError if there is something at *path*, HostError if it cannot be written.
@@ -59,7 +58,7 @@ class RecordingWriter:
             shutil.rmtree(path, ignore_errors=True)
             raise _unwritable(path, error) from error
         store.set_latest(path)
-        return cls(path, contents, lock, hash_pages)
+        return cls(path, contents, lock)
 
     @property
     def events(self) -> int:
@@ -127,7 +126,7 @@ class RecordingWriter:
             return
         try:
             self.abort({"reason": f"{type(error).__name__}: {error}" if error else "not completed"})
-        except HostError:
+        except (HostError, ValueError):
             # What made the block fail tells more than that its end could not be written either.
             if error is None:
                 raise

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from revirt.log import columns, segment
+from revirt.log.events import Digests, Event, Kind, describe
+
+U64 = st.integers(0, 2**64 - 1)
+
+EVENTS = st.lists(
+    st.builds(
+        Event,
+        kind=st.sampled_from(Kind),
+        branches=st.one_of(st.integers(0, 10_000), st.integers(0, 2**63 - 1)),
+        halted=st.booleans(),
+        pc=U64,
+        check=st.integers(0, 0xFFFF),
+        number=U64,
+        data=st.binary(max_size=40),
+    ),
+    min_size=1,
+    max_size=60,
+).map(lambda events: sorted(events, key=lambda event: event.branches))
+
+
+@given(EVENTS)
+def test_any_events_come_back_as_they_were(events: list[Event]) -> None:
+    decoded = columns.decode(columns.encode(events), len(events))
+
+    assert decoded == events
+    assert all(type(event.kind) is Kind and type(event.halted) is bool for event in decoded)
+
+
+@given(st.binary(max_size=300), st.integers(-1, 70_000))
+def test_any_bytes_are_events_or_a_value_error(raw: bytes, count: int) -> None:
+    try:
+        decoded = columns.decode(raw, count)
+    except ValueError:
+        return
+
+    assert len(decoded) == count
+
+
+def test_a_steady_timer_costs_next_to_nothing() -> None:
+    timer = [
+        Event(Kind.INTERRUPT, 400_000 * tick, False, 0xFFFF_FFFF_8100_0000, 0, 48) for tick in range(1000)
+    ]
+
+    assert len(segment.encode(0, 0, timer)) < 250
+
+
+@pytest.mark.parametrize(
+    ("event", "problem"),
+    [
+        (Event(Kind.CLOCK, 2**63, False, 0), "branches"),
+        (Event(Kind.CLOCK, 0, False, 2**64), "pc"),
+        (Event(Kind.CLOCK, 0, False, 0, 0x10000), "check"),
+        (Event(Kind.CLOCK, 0, False, 0, 0, -1), "number"),
+        (Event(Kind.CLOCK, 0, False, -1), "pc"),
+    ],
+)
+def test_a_value_outside_its_range_is_refused(event: Event, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        columns.encode([event])
+
+
+def test_events_that_go_back_are_refused() -> None:
+    with pytest.raises(ValueError, match="at 4 branches after one at 5"):
+        columns.encode([Event(Kind.CLOCK, 5, False, 0), Event(Kind.CLOCK, 4, False, 0)])
+
+
+def test_no_events_and_too_many_are_refused() -> None:
+    with pytest.raises(ValueError, match="0 events"):
+        columns.encode([])
+    with pytest.raises(ValueError, match="65537 events"):
+        columns.encode([Event(Kind.CLOCK, 0, False, 0)] * (columns.MAX_EVENTS + 1))
+
+
+def test_bytes_behind_the_last_column_are_refused() -> None:
+    raw = columns.encode([Event(Kind.RECEIVED, 1, True, 2, 3, 4, b"five")])
+
+    with pytest.raises(ValueError, match="1 bytes after"):
+        columns.decode(raw + b"\0", 1)
+
+
+def test_every_cut_of_the_columns_is_refused() -> None:
+    raw = columns.encode(
+        [Event(Kind.RECEIVED, 1, True, 2, 3, 4, b"five"), Event(Kind.CLOCK, 9, False, 7, 0, 8)]
+    )
+
+    for size in range(len(raw)):
+        with pytest.raises(ValueError, match="columns end"):
+            columns.decode(raw[:size], 2)
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown kind of event 99"):
+        columns.decode(bytes([99]) + bytes(5), 1)
+
+
+def test_data_of_sizes_that_do_not_exist_is_not_allocated() -> None:
+    # Moments, pcs, checks and numbers of width 0, then a size of 2**64 - 1.
+    raw = bytes([Kind.RECEIVED]) + bytes(4) + b"\x08" + b"\xff" * 8
+
+    with pytest.raises(ValueError, match="columns end"):
+        columns.decode(raw, 1)
+
+
+def test_a_guests_bytes_are_described_in_printable_ascii() -> None:
+    noise = random.Random(1).randbytes(2000)
+
+    for kind in Kind:
+        assert describe(Event(kind, 0, False, 0, 0, 5, noise)).isprintable()
+        assert describe(Event(kind, 0, False, 0, 0, 5, noise)).isascii()
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (Event(Kind.CLOCK, 0, False, 0, 0, 1_500_000_000), "1.500000000 s"),
+        (Event(Kind.TRANSMITTED, 0, False, 0, 0, 0, b"it's\x1b[m\n"), '"it\'s\\x1b[m\\n"'),
+        (Event(Kind.INTERRUPT, 0, False, 0, 7, 0x30), "vector 0x30"),
+        (Event(Kind.CHECKPOINT, 0, False, 0, 0, 3), "checkpoint 3"),
+        (Event(Kind.END, 0, False, 0, 0, 0, b"powered off"), "powered off"),
+    ],
+)
+def test_each_kind_is_described_by_what_it_carries(event: Event, text: str) -> None:
+    assert describe(event) == text
+
+
+def test_digests_come_back_as_they_were() -> None:
+    digests = Digests(b"c" * 16, b"r" * 16, b"d" * 16)
+
+    assert Digests.decode(digests.encode()) == digests
+    assert describe(Event(Kind.DIGEST, 0, False, 0, 0, 0, digests.encode())).startswith("cpu 6363")
+
+
+def test_digests_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match="47 bytes"):
+        Digests.decode(bytes(47))

@@ -1,0 +1,359 @@
+from __future__ import annotations
+
+import random
+import struct
+from array import array
+from hashlib import blake2b
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from revirt.checkpoint import CheckpointInfo, CheckpointReader, CheckpointWriter
+from revirt.checkpoint.format import (
+    CHECKPOINT_FRAME,
+    MAX_PAGES,
+    PAGE_SIZE,
+    PAGES_FRAME,
+    decode_map,
+    encode_map,
+)
+from revirt.errors import CorruptError, RecordingError
+from revirt.log.frame import compress_fast
+
+STATE = b"registers and devices"
+
+
+def hash_pages(pages: bytes) -> bytes:
+    """Stand in for the core's hash."""
+    return b"".join(
+        blake2b(pages[start : start + PAGE_SIZE], digest_size=8).digest()
+        for start in range(0, len(pages), PAGE_SIZE)
+    )
+
+
+def same_hash(pages: bytes) -> bytes:
+    """Return what a guest that makes all its pages collide would get."""
+    return bytes(8 * (len(pages) // PAGE_SIZE))
+
+
+def info(number: int) -> CheckpointInfo:
+    return CheckpointInfo(
+        number, 1000 * number, bool(number % 2), 0xFFF0 + number, 5_000 * number, 10 * number
+    )
+
+
+def page(value: int) -> bytes:
+    return value.to_bytes(4, "little") * (PAGE_SIZE // 4)
+
+
+class Store:
+    """Directories for checkpoints, a writer, and what memory should be at each checkpoint."""
+
+    def __init__(self, directory: Path, hashes: object = hash_pages) -> None:
+        self.checkpoints = directory / "checkpoints"
+        self.pages = directory / "pages"
+        self.checkpoints.mkdir()
+        self.pages.mkdir()
+        self.writer = CheckpointWriter(self.checkpoints, self.pages, hashes)  # type: ignore[arg-type]
+        self.memory: dict[int, bytes] = {}
+        self.expected: list[dict[int, bytes]] = []
+
+    def add(self, *batches: dict[int, bytes], state: bytes = STATE) -> None:
+        self.writer.begin(info(len(self.expected)), state)
+        for batch in batches:
+            self.writer.add_pages(struct.pack(f"<{len(batch)}I", *batch), b"".join(batch.values()))
+            self.memory.update(batch)
+        self.writer.commit()
+        self.expected.append(dict(self.memory))
+
+    @property
+    def reader(self) -> CheckpointReader:
+        return CheckpointReader(self.checkpoints, self.pages)
+
+    def read_everything(self) -> None:
+        """Read all that is stored and check what can be checked."""
+        reader = self.reader
+        for number in range(len(reader.infos)):
+            list(reader.load(number).batches())
+            reader.verify_pages(number, hash_pages)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def restored(reader: CheckpointReader, number: int) -> dict[int, bytes]:
+    memory: dict[int, bytes] = {}
+    for numbers, contents in reader.load(number).batches():
+        for place, (page_number,) in enumerate(struct.iter_unpack("<I", numbers)):
+            memory[page_number] = contents[place * PAGE_SIZE : (place + 1) * PAGE_SIZE]
+    return memory
+
+
+def nonzero(memory: dict[int, bytes]) -> dict[int, bytes]:
+    return {number: contents for number, contents in memory.items() if any(contents)}
+
+
+@settings(max_examples=60)
+@given(
+    changes=st.lists(
+        st.lists(st.dictionaries(st.integers(0, 80), st.integers(0, 60), max_size=40), max_size=3),
+        min_size=1,
+        max_size=5,
+    ),
+    hashes=st.sampled_from([hash_pages, same_hash]),
+)
+def test_any_history_of_pages_is_restored(
+    tmp_path_factory: pytest.TempPathFactory,
+    changes: list[list[dict[int, int]]],
+    hashes: object,
+) -> None:
+    store = Store(tmp_path_factory.mktemp("store"), hashes)
+
+    for batches in changes:
+        store.add(*({number: page(value) for number, value in batch.items()} for batch in batches))
+
+    reader = store.reader
+    for number, memory in enumerate(store.expected):
+        loaded = reader.load(number)
+        assert restored(reader, number) == nonzero(memory)
+        assert loaded.page_count == len(nonzero(memory))
+        assert all(loaded.page(place) == memory.get(place, page(0)) for place in range(90))
+        assert (loaded.info, loaded.state) == (info(number), STATE)
+
+
+def test_a_large_memory_is_restored_in_batches(store: Store) -> None:
+    contents = {number * 3: random.Random(number).randbytes(PAGE_SIZE) for number in range(1500)}
+
+    store.add(contents)
+
+    assert len(list(store.reader.load(0).batches())) == 2
+    assert restored(store.reader, 0) == contents
+
+
+def test_a_distinct_page_is_stored_once(store: Store) -> None:
+    store.add({1: page(7), 2: page(7), 3: page(0)})
+    store.add({9: page(7), 1: page(8)})
+    store.add({1: page(7), 2: page(8), 3: page(7)})
+
+    assert [header.page_count for header in store.reader.headers] == [1, 1, 0]
+    assert restored(store.reader, 2) == {1: page(7), 2: page(8), 3: page(7), 9: page(7)}
+
+
+def test_pages_whose_hashes_collide_are_told_apart(tmp_path: Path) -> None:
+    store = Store(tmp_path, same_hash)
+
+    store.add({number: page(number) for number in range(1, 40)})
+
+    assert restored(store.reader, 0) == store.memory
+
+
+def test_pages_that_were_stored_long_ago_are_found_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("revirt.checkpoint.writer._CACHED_CHUNKS", 1)
+    first = {number: page(number) for number in range(1, 101)}
+    store.add(first)
+    store.add({number: page(1000 + number) for number in first})
+
+    store.add(first)
+
+    assert store.reader.headers[2].page_count == 0
+    assert restored(store.reader, 2) == first
+
+
+def test_memory_stays_bounded_by_forgetting_what_is_stored(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("revirt.checkpoint.writer._KNOWN_LIMIT", 3)
+    first = {number: page(number) for number in range(1, 11)}
+    store.add(first)
+
+    store.add(first)
+
+    assert store.reader.headers[1].page_count == 10
+    assert restored(store.reader, 1) == first
+
+
+def test_what_changed_between_two_checkpoints_is_named_both_ways(store: Store) -> None:
+    store.add({1: page(1), 2: page(2), 3: page(3)})
+    store.add({2: page(0), 3: page(4), 70: page(5)})
+
+    assert store.reader.changed_between(0, 1) == [2, 3, 70]
+    assert store.reader.changed_between(1, 0) == [2, 3, 70]
+    assert store.reader.changed_between(1, 1) == []
+
+
+def test_a_checkpoint_without_pages_or_state_is_restored(store: Store) -> None:
+    store.add(state=b"")
+
+    loaded = store.reader.load(0)
+
+    assert (loaded.state, loaded.page_count, list(loaded.batches())) == (b"", 0, [])
+
+
+def test_sizes_are_those_on_disk(store: Store) -> None:
+    store.add({1: page(1)})
+    store.add({2: page(2)})
+
+    on_disk = sum(path.stat().st_size for path in (*store.checkpoints.iterdir(), *store.pages.iterdir()))
+
+    assert store.writer.size == on_disk == store.reader.size(0) + store.reader.size(1)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "contents"),
+    [
+        (struct.pack("<I", 1), bytes(PAGE_SIZE - 1)),
+        (struct.pack("<I", MAX_PAGES), bytes(PAGE_SIZE)),
+        (b"", bytes(PAGE_SIZE)),
+    ],
+)
+def test_pages_that_cannot_be_are_refused(store: Store, numbers: bytes, contents: bytes) -> None:
+    store.writer.begin(info(0), STATE)
+
+    with pytest.raises(ValueError, match=r"pages|page number"):
+        store.writer.add_pages(numbers, contents)
+    store.writer.abandon()
+
+
+def test_a_checkpoint_that_was_abandoned_leaves_nothing(store: Store) -> None:
+    store.writer.begin(info(0), STATE)
+    store.writer.add_pages(struct.pack("<I", 1), page(1))
+
+    store.writer.abandon()
+
+    assert not list(store.pages.iterdir())
+    assert store.reader.infos == []
+
+
+def test_a_checkpoint_that_does_not_exist_is_named(store: Store) -> None:
+    store.add({1: page(1)})
+
+    with pytest.raises(RecordingError, match="no checkpoint 1; the last is 0"):
+        store.reader.load(1)
+
+
+@pytest.mark.parametrize("name", ["checkpoints/00000001.ckpt", "pages/00000001.pages"])
+def test_every_flipped_bit_is_noticed(store: Store, name: str) -> None:
+    store.add({1: page(1)}, state=b"s")
+    store.add({2: page(2), 5: page(9)}, state=b"s")
+    path = store.checkpoints.parent / name
+    whole = path.read_bytes()
+
+    for bit in range(len(whole) * 8):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(CorruptError):
+            store.read_everything()
+
+
+@pytest.mark.parametrize("name", ["checkpoints/00000001.ckpt", "pages/00000001.pages"])
+def test_every_truncation_and_extension_is_noticed(store: Store, name: str) -> None:
+    store.add({1: page(1)}, state=b"s")
+    store.add({2: page(2), 5: page(9)}, state=b"s")
+    path = store.checkpoints.parent / name
+    whole = path.read_bytes()
+
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CorruptError):
+            store.read_everything()
+    path.write_bytes(whole + b"\0")
+    with pytest.raises(CorruptError):
+        store.read_everything()
+
+
+@pytest.mark.parametrize("name", ["checkpoints/00000000.ckpt", "pages/00000000.pages"])
+def test_a_missing_file_is_noticed(store: Store, name: str) -> None:
+    store.add({1: page(1)})
+    store.add({2: page(2)})
+    (store.checkpoints.parent / name).unlink()
+
+    with pytest.raises(CorruptError, match="missing"):
+        store.read_everything()
+
+
+def test_a_page_that_is_not_the_one_indexed_is_noticed(tmp_path: Path) -> None:
+    store = Store(tmp_path, same_hash)
+    store.add({1: page(1)})
+
+    with pytest.raises(CorruptError, match="does not have the hash"):
+        store.reader.verify_pages(0, hash_pages)
+
+
+# Fields: number, event, branches, pc, halted, guest time, state size, map length, first page, page count.
+@pytest.mark.parametrize(
+    ("fields", "raw"),
+    [
+        ((1, 0, 0, 0, 0, 0, 0, 0, 1, 0), b""),
+        ((0, 0, 0, 0, 2, 0, 0, 0, 1, 0), b""),
+        ((0, 0, 0, 0, 0, 0, 0, 0, 0, 0), b""),
+        ((0, 0, 0, 0, 0, 0, 0, 0, 2, 0), b""),
+        ((0, 0, 0, 0, 0, 0, 0, 0, 1, 2**32 - 1), b""),
+        ((0, 0, 0, 0, 0, 0, 0, 2**32 - 1, 1, 0), b""),
+        ((0, 0, 0, 0, 0, 0, 2**32 - 1, 0, 1, 0), b""),
+        ((0, 0, 0, 0, 0, 0, 0, 1, 1, 0), b""),
+        ((0, 0, 0, 0, 0, 0, 0, 1, 1, 1), encode_map(array("I", [2]))),
+    ],
+)
+def test_a_lying_checkpoint_with_right_checks_is_refused(
+    store: Store, fields: tuple[int, ...], raw: bytes
+) -> None:
+    path = store.checkpoints / "00000000.ckpt"
+    path.write_bytes(b"".join(CHECKPOINT_FRAME.encode(fields, raw, compress_fast)))
+
+    with pytest.raises(CorruptError):
+        store.reader.load(0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "index"),
+    [
+        ((0, 1, 2), b""),
+        ((0, 2, 1), b""),
+        ((7, 1, 1), b""),
+        ((0, 1, 1), b""),
+        ((0, 1, 1), bytes(20 + 8 + 1)),
+        ((0, 1, 1), struct.pack("<I16sQ", 2**32 - 1, b"", 0)),
+        ((0, 1, 1), struct.pack("<I16sQ", 1, b"", 0)),
+        ((0, 1, 1), struct.pack("<I16sQ", 0, b"", 0)),
+    ],
+)
+def test_a_lying_index_of_pages_with_right_checks_is_refused(
+    store: Store, fields: tuple[int, ...], index: bytes
+) -> None:
+    store.add({1: page(1)})
+    path = store.pages / "00000000.pages"
+    path.write_bytes(b"".join(PAGES_FRAME.encode(fields, index, compress_fast)))
+
+    with pytest.raises(CorruptError):
+        list(store.reader.load(0).batches())
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ((2, 20, 999, 0, 0, 0, 0, 0, 3, 0), "stands before the checkpoint before it"),
+        ((2, 20, 2000, 0, 0, 0, 0, 0, 2, 0), "its pages begin at id 2, not 3"),
+    ],
+)
+def test_a_checkpoint_of_another_recording_is_refused(
+    store: Store, fields: tuple[int, ...], problem: str
+) -> None:
+    store.add({1: page(1)})
+    store.add({1: page(2)})
+    path = store.checkpoints / "00000002.ckpt"
+    path.write_bytes(b"".join(CHECKPOINT_FRAME.encode(fields, b"", compress_fast)))
+
+    with pytest.raises(CorruptError, match=problem):
+        store.reader.load(0)
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=50))
+def test_a_page_map_comes_back_as_it_was(ids: list[int]) -> None:
+    assert decode_map(encode_map(array("I", ids))).tolist() == ids
