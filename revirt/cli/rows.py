@@ -156,6 +156,8 @@ def payload(event: Event) -> str:
             return f"{event.number / 1e9:.9f} s"
         case Kind.RECEIVED | Kind.TRANSMITTED:
             return f'"{escape(event.data)}"'
+        case Kind.RATE:
+            return f"{event.number} ns per branch"
         case Kind.INTERRUPT:
             return f"vector {event.number:#04x}"
         case Kind.DIGEST:

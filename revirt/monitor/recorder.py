@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from revirt.log.chain import SEALED, Chain
 from revirt.log.events import LINE_LIMIT, Event, Kind
-from revirt.machine.inputs import Arrival, ClockReading, Halt, Inputs, Moment, Received
+from revirt.log.frame import check_of
+from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Inputs, Moment, Received
 from revirt.machine.machine import Digest, Machine
 
 
@@ -19,6 +21,7 @@ class Recorder:
         self._inner = inner
         self._append = append
         self._line = bytearray()
+        self._chain = Chain()
         self._machine: Machine | None = None
         self.event_count = 0
 
@@ -73,9 +76,9 @@ class Recorder:
         self._flush_line(moment)
         self._write(Kind.DIGEST, moment, data=bytes(digest))
 
-    def write_checkpoint(self, number: int) -> None:
-        """Write down that checkpoint *number* is the machine's state at this moment."""
-        self._write(Kind.CHECKPOINT, self.machine.moment(), number=number)
+    def write_checkpoint(self, number: int, state: bytes) -> None:
+        """Write down that checkpoint *number* holds *state*, which the machine has saved at this moment."""
+        self._write(Kind.CHECKPOINT, self.machine.moment(), number=number, data=check_of(state))
 
     def write_end(self, reason: str) -> None:
         """Write down that the run ended, and why."""
@@ -88,6 +91,8 @@ class Recorder:
             match arrival:
                 case ClockReading(ns):
                     self._write(Kind.CLOCK, moment, number=ns)
+                case ClockRate(ns_per_branch):
+                    self._write(Kind.RATE, moment, number=ns_per_branch)
                 case Received(data):
                     self._flush_line(moment)
                     if moment.halted and self.machine.config.clock == "virtual":
@@ -107,5 +112,9 @@ class Recorder:
         self._emit(Event(kind, moment.branches, moment.halted, moment.pc, check, number, data))
 
     def _emit(self, event: Event) -> None:
+        if event.kind in SEALED:
+            event = self._chain.seal(event)
+        else:
+            self._chain.add(event)
         self._append(event)
         self.event_count += 1

@@ -16,13 +16,7 @@ from revirt import __version__
 from revirt.core import UNICORN_VERSION
 from revirt.image import load
 from revirt.image.guest import Guest
-from revirt.machine.config import (
-    HOST_NS_PER_BRANCH,
-    VIRTUAL_EPOCH,
-    VIRTUAL_NS_PER_BRANCH,
-    ClockMode,
-    MachineConfig,
-)
+from revirt.machine.config import NS_PER_BRANCH, VIRTUAL_EPOCH, ClockMode, MachineConfig
 from revirt.machine.inputs import Inputs
 from revirt.machine.machine import Ended, Machine
 from revirt.monitor.console import Console
@@ -187,8 +181,9 @@ class _Recording:
             guest_ns=machine.clock.now_ns,
             event=self.recorder.event_count,
         )
-        self.writer.add_checkpoint(info, machine.save(), _changed_pages(machine))
-        self.recorder.write_checkpoint(self.number)
+        state = machine.save()
+        self.writer.add_checkpoint(info, state, _changed_pages(machine))
+        self.recorder.write_checkpoint(self.number, state)
         self.number += 1
 
     def finish(self, machine: Machine, ended: Ended) -> None:
@@ -217,12 +212,11 @@ def _changed_pages(machine: Machine) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _configure(memory: int, clock: ClockMode) -> MachineConfig:
-    is_host = clock == "host"
     return MachineConfig(
         memory=memory,
         clock=clock,
-        epoch=int(time.time()) if is_host else VIRTUAL_EPOCH,
-        ns_per_branch=HOST_NS_PER_BRANCH if is_host else VIRTUAL_NS_PER_BRANCH,
+        epoch=int(time.time()) if clock == "host" else VIRTUAL_EPOCH,
+        ns_per_branch=NS_PER_BRANCH,
     )
 
 

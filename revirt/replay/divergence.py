@@ -19,7 +19,7 @@ from itertools import islice
 from typing import Any
 
 from revirt.core import PAGE_SIZE
-from revirt.errors import DivergenceError
+from revirt.errors import CorruptError, DivergenceError
 from revirt.log.events import Kind
 from revirt.machine.machine import Machine
 from revirt.machine.state import to_plain
@@ -126,7 +126,10 @@ def _compare_with_recorded(failed: ReplaySession, error: DivergenceError) -> lis
         return []
     for info in failed.recording.checkpoints:
         if info.event == failed.replayer.next_event:
-            recorded = ReplaySession(failed.recording, checkpoint=info.number).machine
+            try:
+                recorded = ReplaySession(failed.recording, checkpoint=info.number).machine
+            except CorruptError as damage:
+                return [Difference(f"checkpoint {info.number}", damage.problem, "nothing of the kind")]
             return list(islice(compare(recorded, failed.machine), MOST_LISTED))
     return []
 

@@ -11,16 +11,28 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from revirt.errors import DivergenceError
+from revirt.log.chain import SEALED, Chain
 from revirt.log.events import LINE_LIMIT, Event, Kind
-from revirt.machine.inputs import Arrival, ClockReading, Halt, Moment, Received
+from revirt.machine.clock import MAX_NS_PER_BRANCH
+from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Moment, Received
 from revirt.machine.machine import Digest, Machine
 from revirt.position import Position
 
 LOG_ENDS = "the log ends here"
-_ARRIVALS = (Kind.CLOCK, Kind.RECEIVED)
+_ARRIVALS = (Kind.CLOCK, Kind.RATE, Kind.RECEIVED)
 _NEVER = 1 << 63
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in a log: the ordinal of the event to come, the hash so far, and output not yet compared."""
+
+    next_event: int
+    chain: Chain
+    pending_output: bytes = b""
 
 
 class Replayer:
@@ -50,7 +62,7 @@ class Replayer:
         self._asked_to_stop: str | None = None
         self.digests_checked = 0
         self.last: Event | None = None
-        self.seek(first)
+        self.seek(Place(first, Chain()))
 
     def attach(self, machine: Machine) -> None:
         """Take the machine that replays."""
@@ -62,26 +74,44 @@ class Replayer:
         assert self._machine is not None, "attach() comes first"
         return self._machine
 
-    def seek(self, ordinal: int, pending_output: bytes = b"") -> None:
-        """Go to event *ordinal*, with *pending_output* sent and not yet compared; the machine is set by others."""
-        self._source = self._open_events(ordinal)
+    def seek(self, place: Place) -> None:
+        """Go to *place* in the log; the machine is set by others."""
+        self._source = self._open_events(place.next_event)
         self._next = next(self._source, None)
-        self._line = bytearray(pending_output)
-        self.next_event = ordinal
+        self._line = bytearray(place.pending_output)
+        self._chain = place.chain.copy()
+        self.next_event = place.next_event
 
     @property
-    def pending_output(self) -> bytes:
-        """What the guest has sent since the last event of output."""
-        return bytes(self._line)
+    def place(self) -> Place:
+        """Where in the log the replay stands; `seek` goes back there."""
+        return Place(self.next_event, self._chain.copy(), bytes(self._line))
 
     @property
     def is_exhausted(self) -> bool:
         """Whether every event of the log has been passed."""
         return self._next is None
 
-    def compare_digest(self, event: Event) -> None:
-        """Compare the machine with the DIGEST *event*; raises DivergenceError naming the part that differs."""
-        recorded, found = Digest.from_bytes(event.data), self.machine.digest()
+    def begin(self, digest: Event, checkpoint: Event) -> None:
+        """Compare the machine with the *digest* and the *checkpoint* that it starts from, as passed events.
+
+        Raises DivergenceError naming what differs.
+        """
+        moment = self.machine.moment()
+        for event in (digest, checkpoint):
+            if (event.branches, event.halted) != (moment.branches, moment.halted):
+                raise self._differs(event, event.kind.label, "one here", f"one at {moment.position}")
+            self._compare_place(event, moment)
+        self._compare_digest(digest)
+        self._chain = Chain(digest.number)
+        self._chain.add(checkpoint)
+
+    def _compare_digest(self, event: Event) -> None:
+        try:
+            recorded = Digest.from_bytes(event.data)
+        except ValueError as error:
+            raise self._differs(event, "digest", f"something else: {error}", "one") from error
+        found = self.machine.digest()
         for part in ("cpu", "ram", "devices"):
             expected, came = getattr(recorded, part), getattr(found, part)
             if expected != came:
@@ -177,14 +207,23 @@ class Replayer:
         match event.kind:
             case Kind.CLOCK:
                 return (ClockReading(event.number),)
+            case Kind.RATE:
+                return (self._rate(event),)
             case Kind.RECEIVED:
                 return (Received(event.data),)
             case Kind.DIGEST:
-                self.compare_digest(event)
+                self._compare_digest(event)
+                self._compare_chain(event)
                 return ()
             case Kind.END:
+                self._compare_chain(event)
                 return (Halt(event.data.decode(errors="replace")),)
         return ()
+
+    def _rate(self, event: Event) -> ClockRate:
+        if not 1 <= event.number <= MAX_NS_PER_BRANCH:
+            raise self._differs(event, "clock rate", f"{event.number} ns per branch", "none so high or low")
+        return ClockRate(event.number)
 
     def _waits_for_timers(self, event: Event, moment: Moment) -> bool:
         machine = self.machine
@@ -208,7 +247,14 @@ class Replayer:
         self._line.clear()
         self._pass(event)
 
+    def _compare_chain(self, event: Event) -> None:
+        found = self._chain.seal(event).number
+        if event.number != found:
+            raise self._differs(event, "the log itself", f"hash {event.number:016x} of its events", f"{found:016x}")
+
     def _pass(self, event: Event) -> None:
+        if event.kind not in SEALED:
+            self._chain.add(event)
         self.next_event += 1
         self.last = event
         if self._on_event is not None:

@@ -14,7 +14,7 @@ from revirt.machine.config import MachineConfig
 from revirt.machine.machine import Machine, Stop
 from revirt.position import Position
 from revirt.recording import CheckpointInfo, Recording
-from revirt.replay.replayer import Replayer
+from revirt.replay.replayer import Place, Replayer
 
 PROGRESS_SECONDS = 0.1
 
@@ -102,14 +102,13 @@ class ReplaySession:
 
     def mark(self) -> Mark:
         """Return this moment, to come back to."""
-        replayer = self.replayer
-        return Mark(self.machine.save(), bytes(self.machine.core.ram), replayer.next_event, replayer.pending_output)
+        return Mark(self.machine.save(), bytes(self.machine.core.ram), self.replayer.place)
 
     def return_to(self, mark: Mark) -> None:
         """Go back to a moment of this session."""
         self.machine.core.ram[:] = mark.ram
         self.machine.restore(mark.state)
-        self.replayer.seek(mark.next_event, mark.pending_output)
+        self.replayer.seek(mark.place)
 
     def _load(self) -> None:
         loaded = self.recording.load_checkpoint(self.info.number)
@@ -120,13 +119,12 @@ class ReplaySession:
             self.machine.restore(loaded.state)
         except ValueError as error:
             raise CorruptError(path, f"checkpoint {self.info.number}: {error}") from error
-        self._compare_with_digest()
-
-    def _compare_with_digest(self) -> None:
-        """Compare what was restored with the digests that stand in the log before the checkpoint."""
-        before = next(self.recording.events(after=self.info.event - 1), None)
-        if before is not None and before.kind == Kind.DIGEST:
-            self.replayer.compare_digest(before)
+        try:
+            self.replayer.begin(*self.recording.events_of_checkpoint(loaded))
+        except DivergenceError as error:
+            problem = f"checkpoint {self.info.number} is not the machine that the log names: {error.what} differs"
+            raise CorruptError(path, problem) from error
+        _compare_time(self, self.info)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +133,7 @@ class Mark:
 
     state: bytes
     ram: bytes
-    next_event: int
-    pending_output: bytes
+    place: Place
 
 
 def replay(
@@ -155,12 +152,22 @@ def replay(
     *output* gets the guest's console, in real time of the guest if *speed* says so.  *on_start* is given a function
     that ends the replay in order.  After a divergence, *locate* searches for where it began.
 
-    Raises CorruptError or HostError if the recording cannot be replayed at all, UsageError for a position that it
-    does not have.
+    Checkpoints that the replay comes past are compared with the log, so that an exact replay tells that all of the
+    recording is sound from where it began to where it ended.
+
+    Raises CorruptError if something is damaged, HostError if another Unicorn is needed, UsageError for a position
+    that the recording does not have.
     """
     started = time.perf_counter()
     pacer = _Pacer(speed, progress, _last_branch(recording, until))
-    session = ReplaySession(recording, checkpoint=checkpoint, until=until, output=output, pace=pacer)
+    session = ReplaySession(
+        recording,
+        checkpoint=checkpoint,
+        until=until,
+        output=output,
+        on_event=lambda event: _audit_passed(session, event),
+        pace=pacer,
+    )
     pacer.attach(session.machine)
     if on_start is not None:
         on_start(session.replayer.stop)
@@ -217,6 +224,19 @@ class _Pacer:
             self._progress.update(machine.core.branches, guest_ns, self._total)
         if self._is_real:
             time.sleep(max(0.0, self._started + (guest_ns - self._started_ns) / 1e9 - now))
+
+
+def _audit_passed(session: ReplaySession, event: Event) -> None:
+    """Compare a checkpoint that is passed with the log and the guest's time; raises CorruptError."""
+    if event.kind == Kind.CHECKPOINT:
+        session.recording.audit_checkpoint(event.number, session.machine.page_count)
+        _compare_time(session, _find_checkpoint(session.recording, event.number))
+
+
+def _compare_time(session: ReplaySession, info: CheckpointInfo) -> None:
+    """Compare the guest's time at the checkpoint *info*, where *session* stands; raises CorruptError."""
+    if session.machine.clock.now_ns != info.guest_ns:
+        raise CorruptError(session.recording.path, f"checkpoint {info.number} tells another time than its state")
 
 
 def _step(session: ReplaySession, until: Position) -> None:

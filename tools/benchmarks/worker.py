@@ -1,0 +1,118 @@
+"""What is timed inside a fresh process: ``python worker.py TASK PATH``, which prints its findings as JSON.
+
+The interpreter's start and its imports are not part of these times.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+CHECKPOINT_EVERY = 8_000_000
+"""Branches between checkpoints while their pauses are timed: more of them than a recording normally has."""
+
+_BARE_MEMORY = 64 << 20
+
+
+def bare(path: Path) -> dict[str, Any]:
+    """Run the ELF image at *path* in Unicorn as its Python binding gives it: no hook, no device, no paging."""
+    from unicorn import UC_ARCH_X86, UC_MODE_64, Uc
+    from unicorn.x86_const import UC_CPU_X86_NEHALEM, UC_X86_REG_RAX
+
+    from revirt.image.elf import parse
+
+    image = parse(path, path.read_bytes())
+    engine = Uc(UC_ARCH_X86, UC_MODE_64)
+    engine.ctl_set_cpu_model(UC_CPU_X86_NEHALEM)
+    engine.mem_map(0, _BARE_MEMORY)
+    for segment in image.segments:
+        engine.mem_write(segment.paddr, segment.data)
+    wall, cpu = time.perf_counter(), time.process_time()
+    # No address to end at, as in revirt's core: the guest's HLT ends it.
+    engine.emu_start(image.entry, _BARE_MEMORY)
+    return {
+        "seconds": time.perf_counter() - wall,
+        "cpu_seconds": time.process_time() - cpu,
+        "exit_code": engine.reg_read(UC_X86_REG_RAX),
+    }
+
+
+def instructions(path: Path) -> dict[str, Any]:
+    """Count the instructions of the recording at *path*."""
+    from revirt.recording import Recording
+    from revirt.replay import count_instructions
+
+    count = 0
+    for _, count in count_instructions(Recording.open(path)):
+        pass
+    return {"instructions": count}
+
+
+def restore(path: Path) -> dict[str, Any]:
+    """Restore the last checkpoint of the recording at *path*."""
+    from revirt.recording import Recording
+    from revirt.replay import ReplaySession
+
+    wall = time.perf_counter()
+    recording = Recording.open(path)
+    last = recording.checkpoints[-1].number
+    session = ReplaySession(recording, checkpoint=last)
+    seconds = time.perf_counter() - wall
+    pages = recording.load_checkpoint(last).page_count
+    return {"seconds": seconds, "pages": pages, "branches": session.machine.core.branches}
+
+
+def pauses(path: Path) -> dict[str, Any]:
+    """Record the Debian guest with the script at *path*, with many checkpoints; return what each cost.
+
+    The first, which stores the guest's image before it runs, is left out.
+    """
+    from revirt.image.guest import find
+    from revirt.monitor import session
+    from revirt.monitor.script import Script, ScriptedConsole
+
+    taken: list[dict[str, float]] = []
+    _watch_checkpoints(session, taken)
+    options = session.RecordOptions(clock="host", checkpoint_every=CHECKPOINT_EVERY)
+    session.record(
+        find("debian"), ScriptedConsole(Script.load(path)), options, path.with_name("paused-recording")
+    )
+    return {"pauses": taken[1:]}
+
+
+def _watch_checkpoints(session: Any, taken: list[dict[str, float]]) -> None:
+    """Wrap the two functions in which *session* takes a checkpoint, so that what is timed is what recording does."""
+    mark: Callable[..., None] = session._Recording.mark
+    changed_pages: Callable[..., Iterator[tuple[bytes, bytes]]] = session._changed_pages
+    pages = 0
+
+    def counted(machine: Any) -> Iterator[tuple[bytes, bytes]]:
+        nonlocal pages
+        for numbers, contents in changed_pages(machine):
+            pages += len(numbers) // 4
+            yield numbers, contents
+
+    def timed(self: Any, machine: Any, *, with_checkpoint: bool) -> None:
+        nonlocal pages
+        pages = 0
+        started = time.perf_counter()
+        mark(self, machine, with_checkpoint=with_checkpoint)
+        taken.append({"seconds": time.perf_counter() - started, "pages": pages})
+
+    session._changed_pages = counted
+    session._Recording.mark = timed
+
+
+TASKS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "bare": bare,
+    "instructions": instructions,
+    "restore": restore,
+    "pauses": pauses,
+}
+
+if __name__ == "__main__":
+    print(json.dumps(TASKS[sys.argv[1]](Path(sys.argv[2]))))

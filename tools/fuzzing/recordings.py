@@ -1,0 +1,176 @@
+"""Damaged recordings: their bytes are changed, or what lies behind their checks, which are then made right again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import struct
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from fuzzing import FuzzError
+from revirt.checkpoint.format import CHECKPOINT_FRAME, PAGES_FRAME
+from revirt.cli import main as revirt
+from revirt.errors import RevirtError
+from revirt.image import find
+from revirt.log.frame import Frame, compress_fast
+from revirt.log.segment import FRAME as SEGMENT_FRAME
+from revirt.machine.config import ClockMode
+from revirt.monitor.console import NullConsole
+from revirt.monitor.script import Script, ScriptedConsole
+from revirt.monitor.session import RecordOptions, record
+from revirt.position import Position
+from revirt.recording import Manifest
+
+SAMPLES: tuple[tuple[str, ClockMode], ...] = (
+    ("hello", "virtual"),
+    ("echo", "virtual"),
+    ("idle", "virtual"),
+    ("race", "host"),
+    ("timer", "virtual"),
+    ("paging", "virtual"),
+)
+STOPPED = 128 + signal.SIGTERM
+STATUSES = frozenset({0, 1, 2, 3, 4, STOPPED})
+"""What docs/cli.md lists for commands that nobody interrupts at a terminal."""
+
+_FRAMES = {".seg": SEGMENT_FRAME, ".ckpt": CHECKPOINT_FRAME, ".pages": PAGES_FRAME}
+_STRANGE: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    1e308,
+    "",
+    "../../etc",
+    "\x1b[31m\x00",
+    [],
+    {},
+    [[[]]],
+    {"": 0},
+    "9" * 5000,
+)
+
+
+def make_samples(directory: Path) -> None:
+    """Record the guests that are damaged later, each with several checkpoints and digests."""
+    for name, clock in SAMPLES:
+        guest = find(name)
+        console = NullConsole() if guest.script is None else ScriptedConsole(Script.load(guest.script))
+        options = RecordOptions(
+            clock=clock, checkpoint_every=20_000, digest_every=5_000, until=Position(100_000)
+        )
+        record(guest, console, options, directory / name)
+
+
+def damage_recording(rng: Random, samples: Path, case: Path) -> None:
+    """Damage a copy of a recording and do with it what the command line can.
+
+    Raises FuzzError for an exit status that no command should have.
+    """
+    path = case / "recording"
+    shutil.copytree(samples / rng.choice(SAMPLES)[0], path)
+    for _ in range(rng.choice((1, 1, 1, 2, 5))):
+        files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != "lock")
+        if files:
+            _damage(rng, rng.choice(files))
+    target, number = str(path), str(rng.randrange(4))
+    position = f"{rng.randrange(50_000)}:{rng.randrange(3)}"
+    for words in (
+        ["info", target, "--json"],
+        ["events", target, "--jsonl"],
+        ["console", target],
+        ["verify", target, "--json"],
+        ["replay", target, "--json"],
+        ["replay", target, "--from", number, "--until", position],
+        ["events", target, "--icount", "--csv"],
+    ):
+        status = revirt(words)
+        if status == STOPPED:
+            return
+        if status not in STATUSES:
+            raise FuzzError(f"revirt {' '.join(words)} ended with status {status}")
+
+
+def _damage(rng: Random, file: Path) -> None:
+    if rng.random() < 0.4:
+        _damage_bytes(rng, file)
+    elif file.suffix == ".json":
+        _damage_manifest(rng, file)
+    elif file.suffix in _FRAMES:
+        _damage_behind_checks(rng, file, _FRAMES[file.suffix])
+
+
+def _damage_bytes(rng: Random, file: Path) -> None:
+    act = rng.choice(("bits", "bits", "run", "cut", "extend", "swap", "directory", "delete"))
+    if act == "swap":
+        other = rng.choice(sorted(file.parent.glob(f"*{file.suffix}")))
+        file.write_bytes(other.read_bytes() if other.is_file() else b"")
+    elif act in ("delete", "directory"):
+        file.unlink()
+        if act == "directory":
+            file.mkdir()
+    else:
+        file.write_bytes(_changed(rng, file.read_bytes(), act))
+
+
+def _changed(rng: Random, whole: bytes, act: str) -> bytes:
+    data = bytearray(whole)
+    if act == "cut":
+        del data[rng.randrange(len(data) + 1) :]
+    elif act == "extend":
+        data += rng.randbytes(rng.randrange(1, 5000))
+    elif data and act == "run":
+        start = rng.randrange(len(data))
+        length = min(rng.choice((1, 2, 4, 8, 100)), len(data) - start)
+        data[start : start + length] = rng.choice((bytes(length), b"\xff" * length, rng.randbytes(length)))
+    elif data:
+        for _ in range(rng.choice((1, 1, 3))):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return bytes(data)
+
+
+def _damage_behind_checks(rng: Random, file: Path, frame: Frame) -> None:
+    """Change a field of the header, or the payload, and make the checks right again."""
+    data = file.read_bytes()
+    try:
+        header = frame.decode_header(file, data)
+        start = len(data) - header.stored_size
+        raw = frame.decode_payload(file, header, data[start:], offset=start)
+        fields = list(header.fields)
+        if rng.random() < 0.4:
+            place = rng.randrange(len(fields))
+            values = (0, 1, 0xFF, fields[place] + 1, rng.getrandbits(31), rng.getrandbits(64))
+            fields[place] = rng.choice(values)
+        else:
+            raw = _changed(rng, raw, rng.choice(("bits", "bits", "run", "cut", "extend")))
+        head, stored = frame.encode(tuple(fields), raw, compress_fast)
+    except (RevirtError, ValueError, struct.error):
+        # Damaged before, or a value that the field cannot hold.
+        return
+    file.write_bytes(head + data[frame.header_size : start] + stored)
+
+
+def _damage_manifest(rng: Random, file: Path) -> None:
+    """Put something else for one of the manifest's values, at any depth, and make its check right again."""
+    try:
+        plain = json.loads(file.read_bytes())
+        plain.pop("check", None)
+        table = plain
+        while isinstance(table, dict) and table:
+            key = rng.choice(sorted(table))
+            if not isinstance(table[key], dict) or rng.random() < 0.3:
+                table[key] = _hostile(rng, table[key])
+                break
+            table = table[key]
+        text = Manifest(**plain).to_json()
+    except (ValueError, TypeError, AttributeError):
+        return
+    file.write_text(text)
+
+
+def _hostile(rng: Random, value: Any) -> Any:
+    if isinstance(value, int) and rng.random() < 0.6:
+        return rng.choice((value + 1, -1, 0, value << 1, 1 << 31, 1 << 63, 1 << 200))
+    return rng.choice(_STRANGE)
