@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from revirt.errors import RecordingError, UsageError
-from revirt.log.events import Event, Kind
+from revirt.log.events import DIGEST_SIZE, Event, Kind
 from revirt.recording import Recording
 from revirt.render import escape
 
-_DIGEST_SIZE = 16
 _DIGESTS = ("cpu", "ram", "devices")
 
 
@@ -161,8 +160,8 @@ def payload(event: Event) -> str:
         case Kind.INTERRUPT:
             return f"vector {event.number:#04x}"
         case Kind.DIGEST:
-            starts = range(0, len(_DIGESTS) * _DIGEST_SIZE, _DIGEST_SIZE)
-            parts = (event.data[start : start + _DIGEST_SIZE].hex() for start in starts)
+            starts = range(0, len(_DIGESTS) * DIGEST_SIZE, DIGEST_SIZE)
+            parts = (event.data[start : start + DIGEST_SIZE].hex() for start in starts)
             return " ".join(f"{name} {part}" for name, part in zip(_DIGESTS, parts, strict=True))
         case Kind.CHECKPOINT:
             return f"number {event.number}"

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import random
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from revirt.log import columns, segment
-from revirt.log.events import Digests, Event, Kind, describe
+from revirt.log.events import Event, Kind
 
 U64 = st.integers(0, 2**64 - 1)
 
@@ -108,37 +106,3 @@ def test_data_of_sizes_that_do_not_exist_is_not_allocated() -> None:
 
     with pytest.raises(ValueError, match="columns end"):
         columns.decode(raw, 1)
-
-
-def test_a_guests_bytes_are_described_in_printable_ascii() -> None:
-    noise = random.Random(1).randbytes(2000)
-
-    for kind in Kind:
-        assert describe(Event(kind, 0, False, 0, 0, 5, noise)).isprintable()
-        assert describe(Event(kind, 0, False, 0, 0, 5, noise)).isascii()
-
-
-@pytest.mark.parametrize(
-    ("event", "text"),
-    [
-        (Event(Kind.CLOCK, 0, False, 0, 0, 1_500_000_000), "1.500000000 s"),
-        (Event(Kind.TRANSMITTED, 0, False, 0, 0, 0, b"it's\x1b[m\n"), '"it\'s\\x1b[m\\n"'),
-        (Event(Kind.INTERRUPT, 0, False, 0, 7, 0x30), "vector 0x30"),
-        (Event(Kind.CHECKPOINT, 0, False, 0, 0, 3), "checkpoint 3"),
-        (Event(Kind.END, 0, False, 0, 0, 0, b"powered off"), "powered off"),
-    ],
-)
-def test_each_kind_is_described_by_what_it_carries(event: Event, text: str) -> None:
-    assert describe(event) == text
-
-
-def test_digests_come_back_as_they_were() -> None:
-    digests = Digests(b"c" * 16, b"r" * 16, b"d" * 16)
-
-    assert Digests.decode(digests.encode()) == digests
-    assert describe(Event(Kind.DIGEST, 0, False, 0, 0, 0, digests.encode())).startswith("cpu 6363")
-
-
-def test_digests_of_another_size_are_refused() -> None:
-    with pytest.raises(ValueError, match="47 bytes"):
-        Digests.decode(bytes(47))
