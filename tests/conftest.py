@@ -1,4 +1,4 @@
-"""What every test may need: guests that were run and recorded, and Debian, built.
+"""What every test may need: guests that were run and recorded, and replays in processes of their own.
 
 A recording is made once for all tests that ask for the same; they must not change it.  When a test fails, the
 recordings that it used are named in its report, with the command that replays them.
@@ -11,87 +11,23 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
-from revirt.image import Guest, find
-from revirt.image.build import build
-from revirt.image.debian import READY
-from revirt.machine.config import ClockMode
-from revirt.monitor.console import Console, NullConsole
-from revirt.monitor.script import Script, ScriptedConsole
-from revirt.monitor.session import RecordOptions, record
-from revirt.recording import Recording
+# Helpers of the tests, and the tools, some of which tests run with.
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "tools")]
 
-# Some tests run with what tools/ has.
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+from library import Library, RecordingOf, RecordWith, environment  # noqa: E402
 
-DEBIAN_SCRIPT = rf"""
-timeout 120
-expect "{READY}"
-expect "# "
-send "echo $((6 * 7)); cat /proc/interrupts | head -3; ls / | sort -r; (exit 3); echo status $?\n"
-expect "status 3"
-send "poweroff -f\n"
-"""
-"""What the tests do in Debian unless they do something else."""
-
-
-class RecordingOf(Protocol):
-    """Records a guest, or returns the recording of one that was made in the same way."""
-
-    def __call__(
-        self, name: str, clock: ClockMode = ..., *, script: str | None = ..., **options: Any
-    ) -> Recording: ...
-
-
-@dataclass(slots=True)
-class Library:
-    """Recordings that were made, by what they are of; those *used* by the test that runs."""
-
-    directory: Path
-    made: dict[object, Path] = field(default_factory=dict)
-    used: list[Path] = field(default_factory=list)
-
-    def get(self, name: str, clock: ClockMode, script: str | None, options: dict[str, Any]) -> Recording:
-        key = (name, clock, script, *sorted(options.items()))
-        if key not in self.made:
-            self.made[key] = self.new_path(f"{name}-{clock}")
-            guest = built(name)
-            with console_for(guest, script) as console:
-                record(guest, console, RecordOptions(clock=clock, **options), self.made[key])
-        return self.open(self.made[key])
-
-    def open(self, path: Path) -> Recording:
-        """Return the recording in *path*, named if the test fails."""
-        self.used.append(path)
-        return Recording.open(path)
-
-    def new_path(self, stem: str) -> Path:
-        """Return a path where there is no recording yet."""
-        return self.directory / f"{stem}-{len(list(self.directory.iterdir()))}"
-
-
-def built(name: str) -> Guest:
-    """Return the bundled guest *name*, built into the user's own cache if it has to be built."""
-    guest = find(name)
-    if not guest.is_built:
-        build(guest, progress=print)
-    return guest
-
-
-def console_for(guest: Guest, script: str | None) -> NullConsole:
-    """Return a console that runs *script*, else what *guest* is used with."""
-    if script is None and guest.recipe is not None:
-        script = DEBIAN_SCRIPT
-    if script is not None:
-        return ScriptedConsole(Script.parse(script))
-    return ScriptedConsole(Script.load(guest.script)) if guest.script else NullConsole()
-
+from revirt.image import Guest  # noqa: E402
+from revirt.machine.config import ClockMode  # noqa: E402
+from revirt.monitor.console import Console  # noqa: E402
+from revirt.monitor.session import RecordOptions, record  # noqa: E402
+from revirt.recording import Recording  # noqa: E402
 
 _library = pytest.StashKey[Library]()
 
@@ -107,14 +43,16 @@ def library(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
 def recording_of(library: Library) -> RecordingOf:
     """Return a function that records a bundled guest: `RecordOptions` are keywords."""
 
-    def get(name: str, clock: ClockMode = "virtual", *, script: str | None = None, **options: Any) -> Recording:
+    def get(
+        name: str, clock: ClockMode = "virtual", *, script: str | None = None, **options: Any
+    ) -> Recording:
         return library.get(name, clock, script, options)
 
     return get
 
 
 @pytest.fixture
-def record_with(library: Library) -> Callable[..., Recording]:
+def record_with(library: Library) -> RecordWith:
     """Return a function that records *guest* with *console*, anew each time."""
 
     def make(guest: Guest, console: Console, clock: ClockMode = "host", **options: Any) -> Recording:
@@ -131,23 +69,24 @@ def replay_elsewhere() -> Callable[..., dict[str, Any]]:
 
     def run(recording: Recording, *arguments: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "revirt", "replay", str(recording.path), "--json", *arguments]
-        done = subprocess.run(command, cwd=recording.path, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            command, cwd=recording.path, env=environment(), capture_output=True, text=True, timeout=300
+        )
         report = json.loads(done.stdout) if done.stdout else {"error": done.stderr}
-        return {**report, "status": done.returncode}
+        return {"exact": None, **report, "status": done.returncode}
 
     return run
 
 
 @pytest.fixture(autouse=True)
-def _no_recording_is_used_yet(pytestconfig: pytest.Config) -> Iterator[None]:
+def _no_recording_is_used_yet(pytestconfig: pytest.Config) -> None:
     library = pytestconfig.stash.get(_library, None)
     if library is not None:
         library.used.clear()
-    yield
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Name the recordings of a test that failed, and how to replay them."""
     report = yield
     library = item.config.stash.get(_library, None)

@@ -367,7 +367,7 @@ def test_a_recorder_that_was_killed_leaves_an_interrupted_recording(tmp_path: Pa
         os.kill(os.getpid(), signal.SIGKILL)
         """
     )
-    command = [sys.executable, "-c", script, str(tmp_path / "r"), str(Path(__file__).parent)]
+    command = [sys.executable, "-P", "-c", script, str(tmp_path / "r"), str(Path(__file__).parent)]
 
     ended = subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
 

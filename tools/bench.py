@@ -30,6 +30,7 @@ from pathlib import Path
 from benchmarks import checkpoints, compute, qemu, recording
 from benchmarks.measure import Figure, Settings
 from benchmarks.workloads import AGAINST_QEMU, RECORDED, WORKLOADS, Workload
+
 from revirt.errors import HostError, RevirtError
 from revirt.image.guest import find
 from revirt.render import Column, Format, emit, printable
@@ -119,14 +120,27 @@ def _parser() -> argparse.ArgumentParser:
     assert __doc__ is not None
     summary, _, rest = __doc__.partition("\n")
     parser = argparse.ArgumentParser(
-        prog="bench.py", description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="bench.py",
+        description=summary,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("comparisons", nargs="*", metavar="COMPARISON", help="default: all of them, listed below")
-    parser.add_argument("-w", "--workload", action="append", choices=RECORDED, help="only this; may be given again")
-    parser.add_argument("--clock", choices=("host", "virtual"), default="host", help="of recorded runs (host)")
-    parser.add_argument("--rounds", type=_rounds, default=5, metavar="N", help="rounds of each comparison (5)")
+    parser.add_argument(
+        "comparisons", nargs="*", metavar="COMPARISON", help="default: all of them, listed below"
+    )
+    parser.add_argument(
+        "-w", "--workload", action="append", choices=RECORDED, help="only this; may be given again"
+    )
+    parser.add_argument(
+        "--clock", choices=("host", "virtual"), default="host", help="of recorded runs (host)"
+    )
+    parser.add_argument(
+        "--rounds", type=_rounds, default=5, metavar="N", help="rounds of each comparison (5)"
+    )
     parser.add_argument("--qemu", action="store_true", help="also cpu, fork and io against QEMU (slow)")
-    parser.add_argument("--directory", type=Path, metavar="DIR", help="record below this, not in the usual place")
+    parser.add_argument(
+        "--directory", type=Path, metavar="DIR", help="record below this, not in the usual place"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -136,7 +150,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     unknown = set(arguments.comparisons) - set(COMPARISONS)
     if unknown:
-        parser.error(f"no comparison is called {', '.join(sorted(unknown))}; there are {', '.join(COMPARISONS)}")
+        parser.error(
+            f"no comparison is called {', '.join(sorted(unknown))}; there are {', '.join(COMPARISONS)}"
+        )
     # --qemu alone adds to the default; argparse cannot check choices where none need be given.
     arguments.comparisons = arguments.comparisons or list(COMPARISONS)
     return arguments

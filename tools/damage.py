@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from revirt.checkpoint.format import (
@@ -24,14 +26,31 @@ from revirt.checkpoint.format import (
     to_bytes,
 )
 from revirt.core import hash_pages
+from revirt.errors import RevirtError
 from revirt.log import segment
 from revirt.log.events import Event
 from revirt.log.frame import check_of, compress_fast, decompress
+from revirt.recording import Recording
+from revirt.replay import replay
 
 Flip = Callable[[Path, random.Random], str]
 """Changes one bit of the recording in a directory, and says which."""
 
+_OUT_OF_TIME = "out of time"
 _BITS = {"branches": 40, "halted": 1, "pc": 64, "check": 16, "number": 64}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a replay made of a changed recording: ``word`` is diverged, refused, exact or hung; ``detail`` says more."""
+
+    word: str
+    detail: str
+
+    @property
+    def is_detected(self) -> bool:
+        """Whether the change was reported."""
+        return self.word in ("diverged", "refused")
 
 
 def copy(source: Path, target: Path) -> Path:
@@ -113,6 +132,30 @@ FLIPS: dict[str, Flip] = {
     "raw": flip_raw,
 }
 """Every way of changing a bit, by name."""
+
+
+def judge(directory: Path, *, locate: bool = False, patience_s: float = 120.0) -> Verdict:
+    """Replay the recording in *directory*, which was changed, and return what came of it.
+
+    Anything but a `RevirtError` is a bug, and raised.
+    """
+    timer: threading.Timer | None = None
+
+    def arm(stop: Callable[[str], None]) -> None:
+        nonlocal timer
+        timer = threading.Timer(patience_s, stop, [_OUT_OF_TIME])
+        timer.start()
+
+    try:
+        report = replay(Recording.open(directory), on_start=arm, locate=locate)
+    except RevirtError as error:
+        return Verdict("refused", f"{type(error).__name__}: {error}")
+    finally:
+        if timer is not None:
+            timer.cancel()
+    if report.divergence is not None:
+        return Verdict("diverged", f"{report.divergence.what} at {report.divergence.position}")
+    return Verdict("hung" if report.reason == _OUT_OF_TIME else "exact", report.reason)
 
 
 def _flip_value(event: Event, chance: random.Random) -> tuple[Event, str]:

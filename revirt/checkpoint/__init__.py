@@ -1,8 +1,8 @@
 """Checkpoints: the state of a machine at a moment, each distinct page of memory stored once.
 
-    format     what the files look like
-    writer     stores checkpoints, packing pages that no earlier one had
-    reader     loads them, and says what differs between two
+format     what the files look like
+writer     stores checkpoints, packing pages that no earlier one had
+reader     loads them, and says what differs between two
 """
 
 from revirt.checkpoint.format import CheckpointInfo

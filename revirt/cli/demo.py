@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import revirt
 from revirt.errors import RecordingExistsError, RevirtError
 from revirt.image import Guest, find
 from revirt.log.events import Kind
@@ -116,8 +118,12 @@ def _console(guest: Guest) -> NullConsole:
 
 def _replay(path: Path) -> dict[str, Any]:
     """Replay the recording in a new process and return what its ``--json`` says."""
-    command = [sys.executable, "-m", "revirt", "replay", str(path), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_REPLAY_TIMEOUT_S, check=False)
+    command = [sys.executable, "-P", "-m", "revirt", "replay", str(path), "--json"]
+    # The same revirt as this one, whatever the current directory holds.
+    env = {**os.environ, "PYTHONPATH": str(Path(revirt.__file__).parent.parent)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=_REPLAY_TIMEOUT_S, check=False, env=env
+    )
     try:
         report: dict[str, Any] = json.loads(done.stdout)
     except ValueError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -24,9 +25,16 @@ class OrderlyStop:
         self._stop: Callable[[str], None] | None = None
         self._reason: str | None = None
         self._saved: dict[signal.Signals, Any] = {}
+        self._unasked = threading.Lock()
+        self._saved_wakeup_fd = -1
         self.exit_status: int | None = None
 
     def __enter__(self) -> Self:
+        read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._write_fd, False)
+        self._saved_wakeup_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        self._listener = threading.Thread(target=self._listen, args=(read_fd,), daemon=True)
+        self._listener.start()
         for number in _NAMES:
             # One that is ignored stays so: nohup, and shells that run a job in the background.
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -38,12 +46,27 @@ class OrderlyStop:
     ) -> None:
         for number, handler in self._saved.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._saved_wakeup_fd)
+        os.close(self._write_fd)  # which ends the thread
+        self._listener.join()
 
     def arm(self, stop: Callable[[str], None]) -> None:
         """Take the function that stops the run; called by the run as it starts."""
         self._stop = stop
         if self._reason is not None:
-            stop(self._reason)
+            self._request(self._reason)
+
+    def _request(self, reason: str) -> None:
+        """Ask the run to stop, once."""
+        if self._stop is not None and self._unasked.acquire(blocking=False):
+            self._stop(reason)
+
+    def _listen(self, read_fd: int) -> None:
+        """Pass signals on while the main thread is inside the CPU core."""
+        while data := os.read(read_fd, 1):
+            if data[0] in _NAMES:
+                self._request(_NAMES[signal.Signals(data[0])])
+        os.close(read_fd)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self._reason is not None:
@@ -55,5 +78,4 @@ class OrderlyStop:
         if number == signal.SIGINT and self._stop is not None:
             # Not print(): the handler may have interrupted a print to the same stream.
             os.write(2, b"\nrevirt: stopping in order; Ctrl-C again stops at once\n")
-        if self._stop is not None:
-            self._stop(self._reason)
+        self._request(self._reason)

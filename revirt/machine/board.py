@@ -1,13 +1,13 @@
 """The board: which devices the PC has, where they sit and how they are wired.
 
-    port         device                           interrupt
-    0x20, 0xA0   8259A interrupt controllers      INTR
-    0x40, 0x61   8254 timer, speaker port         IRQ 0
-    0x60, 0x64   i8042 keyboard controller        IRQ 1
-    0x70         MC146818 real-time clock         IRQ 8
-    0x3F8        16550A, the console              IRQ 4
-    0xCF8        PCI configuration                -
-    and the ports of `power`: reset, power-off, exit
+port         device                           interrupt
+0x20, 0xA0   8259A interrupt controllers      INTR
+0x40, 0x61   8254 timer, speaker port         IRQ 0
+0x60, 0x64   i8042 keyboard controller        IRQ 1
+0x70         MC146818 real-time clock         IRQ 8
+0x3F8        16550A, the console              IRQ 4
+0xCF8        PCI configuration                -
+and the ports of `power`: reset, power-off, exit
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ class Board:
         self.pit = Pit(clock, self.pic.line(TIMER_IRQ), reschedule)
         self.rtc = Rtc(clock, self.pic.line(RTC_IRQ), reschedule, epoch=epoch, memory_size=memory_size)
         self.uart = Uart(self.pic.line(COM1_IRQ), transmit)
-        self.i8042 = I8042(
-            self.pic.line(KEYBOARD_IRQ), self.pic.line(MOUSE_IRQ), lambda: end(RESET, None)
-        )
+        self.i8042 = I8042(self.pic.line(KEYBOARD_IRQ), self.pic.line(MOUSE_IRQ), lambda: end(RESET, None))
         self.pci = Pci()
         self.power = Power(end)
         self._devices: tuple[Device, ...] = (

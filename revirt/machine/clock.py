@@ -15,7 +15,6 @@ from typing import Annotated
 from revirt.core import Core
 from revirt.machine.state import U64, Range, State
 
-
 MAX_NS_PER_BRANCH = 100_000
 
 

@@ -99,7 +99,9 @@ class Machine:
         self, config: MachineConfig, inputs: Inputs, *, translation_buffer: int = 0, track_writes: bool = True
     ) -> None:
         self.config = config
-        self.core = create_core(config.memory, translation_buffer=translation_buffer, track_writes=track_writes)
+        self.core = create_core(
+            config.memory, translation_buffer=translation_buffer, track_writes=track_writes
+        )
         self.clock = MachineClock(self.core, config.ns_per_branch)
         self.board = Board(
             self.clock,
@@ -280,4 +282,6 @@ def _hash(data: bytes | memoryview) -> bytes:
     return hashlib.blake2b(data, digest_size=DIGEST_SIZE).digest()
 
 
-assert sys.byteorder == "little", "page numbers and hashes are exchanged with the core in the host's byte order"
+assert sys.byteorder == "little", (
+    "page numbers and hashes are exchanged with the core in the host's byte order"
+)

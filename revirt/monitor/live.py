@@ -31,7 +31,9 @@ class Progress(Protocol):
 class Live:
     """Implements `revirt.machine.inputs.Inputs` for a machine that runs live, given by `attach`."""
 
-    def __init__(self, console: Console, clock: ClockMode, *, until: int | None, progress: Progress | None) -> None:
+    def __init__(
+        self, console: Console, clock: ClockMode, *, until: int | None, progress: Progress | None
+    ) -> None:
         self._console = console
         self._is_host = clock == "host"
         self._until = until

@@ -50,7 +50,11 @@ class Pace:
 
     def forget(self, branches: int, host_ns: int) -> None:
         """Start a new slice here: the guest was idle, or stood still."""
-        self._sampled_ns, self._sampled_branches, self._sampled_cpu_ns = host_ns, branches, time.thread_time_ns()
+        self._sampled_ns, self._sampled_branches, self._sampled_cpu_ns = (
+            host_ns,
+            branches,
+            time.thread_time_ns(),
+        )
 
     def look(self, branches: int, host_ns: int, machine_ns: int, ns_per_branch: int) -> int:
         """Return the rate for the next slice, the present one if it will do.

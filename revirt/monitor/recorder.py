@@ -104,7 +104,9 @@ class Recorder:
 
     def _flush_line(self, moment: Moment) -> None:
         if self._line:
-            self._emit(Event(Kind.TRANSMITTED, moment.branches, moment.halted, moment.pc, data=bytes(self._line)))
+            self._emit(
+                Event(Kind.TRANSMITTED, moment.branches, moment.halted, moment.pc, data=bytes(self._line))
+            )
             self._line.clear()
 
     def _write(self, kind: Kind, moment: Moment, *, number: int = 0, data: bytes = b"") -> None:

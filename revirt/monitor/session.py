@@ -222,7 +222,12 @@ def _configure(memory: int, clock: ClockMode) -> MachineConfig:
 
 def _describe(guest: Guest, config: MachineConfig, command: Sequence[str]) -> Manifest:
     return Manifest(
-        guest={"name": guest.name, "summary": guest.summary, "append": guest.append, "digests": guest.digests()},
+        guest={
+            "name": guest.name,
+            "summary": guest.summary,
+            "append": guest.append,
+            "digests": guest.digests(),
+        },
         machine=config.to_plain(),
         clock=config.clock,
         versions=_versions(),

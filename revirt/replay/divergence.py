@@ -55,7 +55,12 @@ def locate_divergence(failed: ReplaySession, error: DivergenceError) -> dict[str
     """
     good = _last_good_checkpoint(failed)
     end = failed.machine.core.branches
-    found: dict[str, Any] = {"between": [good.branches, end], "cause": "recording", "differs": [], "branch": None}
+    found: dict[str, Any] = {
+        "between": [good.branches, end],
+        "cause": "recording",
+        "differs": [],
+        "branch": None,
+    }
     again = ReplaySession(failed.recording, checkpoint=good.number)
     start = again.mark()
     _run_leniently(again, None)
@@ -105,7 +110,10 @@ def _compare_devices(recorded: Machine, replayed: Machine) -> Iterator[Differenc
         for field, value in to_plain(state).items():
             if replayed_state[field] != value:
                 yield Difference(
-                    f"device {name}, {field}", repr(value), repr(replayed_state[field]), _field_of(name, field)
+                    f"device {name}, {field}",
+                    repr(value),
+                    repr(replayed_state[field]),
+                    _field_of(name, field),
                 )
     if recorded.halted != replayed.halted:
         yield Difference("halted", str(recorded.halted), str(replayed.halted))
@@ -137,7 +145,9 @@ def _compare_with_recorded(failed: ReplaySession, error: DivergenceError) -> lis
 def _last_good_checkpoint(session: ReplaySession) -> CheckpointInfo:
     """Return the latest checkpoint whose event has been passed: its digests agreed."""
     first, passed = session.info.number, session.replayer.next_event
-    return [info for info in session.recording.checkpoints if info.number >= first and info.event < passed][-1]
+    return [info for info in session.recording.checkpoints if info.number >= first and info.event < passed][
+        -1
+    ]
 
 
 def _run_leniently(session: ReplaySession, branches: int | None) -> None:
@@ -167,7 +177,9 @@ def _part(one: ReplaySession, other: ReplaySession, end: int) -> int:
     return high
 
 
-def _first_branch(session: ReplaySession, start: Mark, end: int, look: Callable[[Machine], object]) -> int | None:
+def _first_branch(
+    session: ReplaySession, start: Mark, end: int, look: Callable[[Machine], object]
+) -> int | None:
     """Return the first branch after which *look* gives what it gives at *end*; None if it did so from the start.
 
     Exact if the thing changes once in the stretch, else the place of one of its changes to that value.

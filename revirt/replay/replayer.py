@@ -163,7 +163,12 @@ class Replayer:
         event = self._next
         if self.machine.config.clock == "host" or wake_ns is None or event is None:
             raise self._unexpected(moment, "an idle CPU that nothing wakes")
-        if event.kind == Kind.CLOCK and event.halted and event.branches == moment.branches and event.number < wake_ns:
+        if (
+            event.kind == Kind.CLOCK
+            and event.halted
+            and event.branches == moment.branches
+            and event.number < wake_ns
+        ):
             raise self._unexpected(moment, f"a timer at {wake_ns} ns")
         return ()
 
@@ -234,7 +239,9 @@ class Replayer:
             raise self._differs(event, f"pc at {event.kind.label}", f"{event.pc:#x}", f"{moment.pc:#x}")
         check = self.machine.core.check()
         if event.check != check:
-            raise self._differs(event, f"registers at {event.kind.label}", f"hash {event.check:04x}", f"hash {check:04x}")
+            raise self._differs(
+                event, f"registers at {event.kind.label}", f"hash {event.check:04x}", f"hash {check:04x}"
+            )
 
     def _compare_output(self, event: Event, branches: int, pc: int) -> None:
         found = bytes(self._line)
@@ -242,7 +249,10 @@ class Replayer:
             raise self._differs(event, "output", repr(event.data), repr(found))
         if (event.branches, event.pc) != (branches, pc):
             raise self._differs(
-                event, "place of output", f"{event.branches} branches, pc {event.pc:#x}", f"{branches} branches, pc {pc:#x}"
+                event,
+                "place of output",
+                f"{event.branches} branches, pc {event.pc:#x}",
+                f"{branches} branches, pc {pc:#x}",
             )
         self._line.clear()
         self._pass(event)
@@ -250,7 +260,9 @@ class Replayer:
     def _compare_chain(self, event: Event) -> None:
         found = self._chain.seal(event).number
         if event.number != found:
-            raise self._differs(event, "the log itself", f"hash {event.number:016x} of its events", f"{found:016x}")
+            raise self._differs(
+                event, "the log itself", f"hash {event.number:016x} of its events", f"{found:016x}"
+            )
 
     def _pass(self, event: Event) -> None:
         if event.kind not in SEALED:

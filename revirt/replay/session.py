@@ -83,7 +83,10 @@ class ReplaySession:
             recording.events, self.info.event + 1, until=until, output=output, on_event=on_event, pace=pace
         )
         self.machine = Machine(
-            _config(recording), self.replayer, translation_buffer=translation_buffer, track_writes=track_writes
+            _config(recording),
+            self.replayer,
+            translation_buffer=translation_buffer,
+            track_writes=track_writes,
         )
         self.replayer.attach(self.machine)
         self._load()
@@ -96,7 +99,10 @@ class ReplaySession:
         stop = self.machine.run(until)
         if stop.ended is not None and stop.halted is None and not self.replayer.is_exhausted:
             raise DivergenceError(
-                self.machine.moment().position, "guest", expected="more events", found=f"its end: {stop.ended.reason}"
+                self.machine.moment().position,
+                "guest",
+                expected="more events",
+                found=f"its end: {stop.ended.reason}",
             )
         return stop
 
@@ -122,7 +128,9 @@ class ReplaySession:
         try:
             self.replayer.begin(*self.recording.events_of_checkpoint(loaded))
         except DivergenceError as error:
-            problem = f"checkpoint {self.info.number} is not the machine that the log names: {error.what} differs"
+            problem = (
+                f"checkpoint {self.info.number} is not the machine that the log names: {error.what} differs"
+            )
             raise CorruptError(path, problem) from error
         _compare_time(self, self.info)
 
@@ -236,7 +244,9 @@ def _audit_passed(session: ReplaySession, event: Event) -> None:
 def _compare_time(session: ReplaySession, info: CheckpointInfo) -> None:
     """Compare the guest's time at the checkpoint *info*, where *session* stands; raises CorruptError."""
     if session.machine.clock.now_ns != info.guest_ns:
-        raise CorruptError(session.recording.path, f"checkpoint {info.number} tells another time than its state")
+        raise CorruptError(
+            session.recording.path, f"checkpoint {info.number} tells another time than its state"
+        )
 
 
 def _step(session: ReplaySession, until: Position) -> None:

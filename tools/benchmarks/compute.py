@@ -29,7 +29,17 @@ _PASSES = 4
 _ITERATIONS = 200_000_000
 _GOOD = 0x10
 _FLAGS = (
-    *("-O2", "-std=gnu11", "-Wall", "-Wextra", "-ffreestanding", "-nostdlib", "-static", "-no-pie", "-fno-pic"),
+    *(
+        "-O2",
+        "-std=gnu11",
+        "-Wall",
+        "-Wextra",
+        "-ffreestanding",
+        "-nostdlib",
+        "-static",
+        "-no-pie",
+        "-fno-pic",
+    ),
     *("-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fcf-protection=none", "-mno-red-zone"),
     # Without SSE: a guest has to switch that on, and what is measured should not depend on it.
     *("-mgeneral-regs-only", "-Wl,-Ttext=0x100000,--build-id=none,-z,noexecstack"),

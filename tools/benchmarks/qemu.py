@@ -10,7 +10,18 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from benchmarks.measure import Figure, Sample, Settings, Step, alternate, cpus, ratio, revirt_command, run, walls
+from benchmarks.measure import (
+    Figure,
+    Sample,
+    Settings,
+    Step,
+    alternate,
+    cpus,
+    ratio,
+    revirt_command,
+    run,
+    walls,
+)
 from benchmarks.recording import GUEST
 from benchmarks.workloads import Workload
 from revirt.image.guest import find
@@ -29,7 +40,11 @@ def is_installed() -> bool:
 
 def compare_qemu(workload: Workload, settings: Settings) -> Iterator[Figure]:
     """Yield revirt / QEMU for *workload*: to the shell, the whole run, and its replay.  The clock is the host's."""
-    variants = [lambda: _ours(workload, settings), lambda: _plain(workload), lambda: _recorded(workload, settings)]
+    variants = [
+        lambda: _ours(workload, settings),
+        lambda: _plain(workload),
+        lambda: _recorded(workload, settings),
+    ]
     samples = alternate(variants, settings, f"{workload.name} against QEMU")
     ours, our_replay = samples["recorded"], samples["replay"]
     plain, recorded, replayed = samples["plain"], samples["qemu recorded"], samples["qemu replay"]
@@ -70,7 +85,9 @@ def _qemu_command(mode: str | None = None, log: Path | None = None) -> list[str 
     guest = find(GUEST)
     image = guest.image_spec()
     assert image.initrd is not None
-    command: list[str | Path] = [_QEMU, "-accel", "tcg,thread=single", "-nographic", "-no-reboot", "-nic", "none"]
+    command: list[str | Path] = [_QEMU, "-accel", "tcg,thread=single", "-no-reboot", "-nic", "none"]
+    # Not -nographic: QEMU 7.2 does not replay what is typed on a console that is shared with its monitor.
+    command += ["-display", "none", "-monitor", "none", "-serial", "stdio"]
     command += ["-m", str(guest.memory >> 20), "-append", guest.append]
     command += ["-kernel", image.file, "-initrd", image.initrd]
     if mode is not None:

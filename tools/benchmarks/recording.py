@@ -78,5 +78,7 @@ def measure_help(settings: Settings) -> Iterator[Figure]:
 
 def record(path: Path, *arguments: str | Path) -> dict[str, Any]:
     """Record the Debian guest into *path*; return what ``record --json`` says."""
-    outcome: dict[str, Any] = json.loads(run(revirt_command("record", GUEST, "-o", path, "--json", *arguments)).output)
+    outcome: dict[str, Any] = json.loads(
+        run(revirt_command("record", GUEST, "-o", path, "--json", *arguments)).output
+    )
     return outcome

@@ -18,8 +18,9 @@ from fuzzing.guests import run_random_guest
 from fuzzing.recordings import damage_recording
 from revirt.errors import RevirtError
 
-CASE_SECONDS = 20.0
-"""After this a case is asked to stop, as SIGTERM asks: a replay of wrong numbers may have far to go."""
+CASE_SECONDS = 60.0
+"""After this a case is asked to stop, as SIGTERM asks: a replay of wrong numbers may have far to go, and so may a
+random guest without branches."""
 STOP_SECONDS = 10.0
 MEMORY_LIMIT = 2 << 30
 """Most bytes that a case may have resident."""

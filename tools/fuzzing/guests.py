@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -67,15 +67,18 @@ def _stopped_after(seconds: float) -> Iterator[Callable[[Callable[[str], None]],
 
     Zeros are code, too: run through a whole segment of real mode they take 32,768 instructions to a branch.
     """
+    timers: list[threading.Timer] = []
 
     def arm(stop: Callable[[str], None]) -> None:
-        signal.signal(signal.SIGALRM, lambda _number, _frame: stop("time is over"))
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        timers.append(threading.Timer(seconds, stop, ["time is over"]))
+        timers[-1].start()
 
     try:
         yield arm
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for timer in timers:
+            timer.cancel()
+            timer.join()
 
 
 class _Babble(NullConsole):

@@ -1,0 +1,134 @@
+"""A real kernel, recorded and replayed: the bar that everything else is for."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from library import RecordingOf, RecordWith, built, console_for
+from typist import COMMANDS, RandomTypist
+
+from revirt.image.debian import READY
+from revirt.log.events import Kind
+from revirt.machine.config import ClockMode
+from revirt.recording import Recording
+from revirt.replay import ReplaySession
+
+pytestmark = [pytest.mark.debian, pytest.mark.xdist_group("debian")]
+
+CHECKPOINT_EVERY = 24_000_000
+"""Taken branches: four or five checkpoints on the way to the shell."""
+
+Elsewhere = Callable[..., dict[str, Any]]
+Finish = Callable[[ReplaySession], None]
+
+
+@pytest.fixture
+def typist() -> Iterator[Callable[[int], RandomTypist]]:
+    """Return a function that makes a console with a seed: it types at random moments, and powers off in the end."""
+    made: list[RandomTypist] = []
+
+    def make(seed: int) -> RandomTypist:
+        made.append(RandomTypist(READY, COMMANDS, "poweroff -f", seed=seed))
+        return made[-1]
+
+    yield make
+    for console in made:
+        console.close()
+
+
+def assert_exact(report: dict[str, Any], recording: Recording) -> None:
+    assert (report["status"], report["exact"]) == (0, True), report
+    digests = sum(event.kind is Kind.DIGEST for event in recording.events())
+    assert report["digests_checked"] == digests
+
+
+@pytest.mark.parametrize("name", ["debian", "debian-i386"])
+def test_typing_at_random_moments_replays_in_a_new_process(
+    name: str, record_with: RecordWith, typist: Callable[[int], RandomTypist], replay_elsewhere: Elsewhere
+) -> None:
+    console = typist(random.randrange(1 << 32))
+    recording = record_with(built(name), console, "host")
+
+    report = replay_elsewhere(recording)
+
+    assert_exact(report, recording)
+    received = sum(event.kind is Kind.RECEIVED for event in recording.events())
+    assert received > len("".join(COMMANDS)) / 12, "next to nothing was typed"
+    assert b"one 42\r\n" in console.sent
+
+
+@pytest.mark.parametrize("name", ["debian", "debian-i386"])
+def test_two_virtual_recordings_of_one_script_have_the_same_events(
+    name: str, record_with: RecordWith, replay_elsewhere: Elsewhere
+) -> None:
+    guest = built(name)
+    recordings = []
+    for _ in range(2):
+        with console_for(guest, None) as console:
+            recordings.append(record_with(guest, console, "virtual"))
+
+    report = replay_elsewhere(recordings[0])
+
+    assert_exact(report, recordings[0])
+    assert list(recordings[0].events()) == list(recordings[1].events())
+
+
+@pytest.mark.parametrize("clock", ["host", "virtual"])
+def test_replay_from_every_checkpoint_in_a_new_process(
+    clock: ClockMode, recording_of: RecordingOf, replay_elsewhere: Elsewhere
+) -> None:
+    recording = recording_of("debian", clock, checkpoint_every=CHECKPOINT_EVERY)
+
+    reports = [
+        replay_elsewhere(recording, "--checkpoint", str(info.number)) for info in recording.checkpoints
+    ]
+
+    assert len(reports) >= 4
+    assert [(report["status"], report["exact"]) for report in reports] == [(0, True)] * len(reports), reports
+
+
+def test_stopping_at_random_branches_changes_nothing(recording_of: RecordingOf, finish: Finish) -> None:
+    session = ReplaySession(recording_of("debian", "host", checkpoint_every=CHECKPOINT_EVERY))
+    last = session.recording.manifest.end["branches"]
+
+    for stop in sorted(random.Random(1).randrange(1, last) for _ in range(1_000)):
+        session.run(stop)
+        assert session.machine.core.branches == stop
+
+    finish(session)
+
+
+def test_an_instruction_hook_changes_nothing(recording_of: RecordingOf, finish: Finish) -> None:
+    session = ReplaySession(recording_of("debian", checkpoint_every=CHECKPOINT_EVERY))
+
+    session.machine.core.counting = True
+
+    finish(session)
+    assert session.machine.core.instructions > session.machine.core.branches
+
+
+@pytest.mark.parametrize("options", [{"translation_buffer": 8 << 20}, {"track_writes": False}], ids=str)
+def test_how_the_core_is_built_changes_nothing(
+    options: dict[str, int], recording_of: RecordingOf, finish: Finish
+) -> None:
+    finish(ReplaySession(recording_of("debian", checkpoint_every=CHECKPOINT_EVERY), **options))
+
+
+def test_digests_at_short_intervals_all_agree(recording_of: RecordingOf, finish: Finish) -> None:
+    recording = recording_of("debian", checkpoint_every=CHECKPOINT_EVERY, digest_every=2_000_000)
+
+    finish(ReplaySession(recording))
+
+    assert sum(event.kind is Kind.DIGEST for event in recording.events()) > 40
+
+
+def test_the_i386_guest_replays_from_every_checkpoint(recording_of: RecordingOf, finish: Finish) -> None:
+    recording = recording_of("debian-i386", "host", checkpoint_every=2 * CHECKPOINT_EVERY)
+
+    for info in recording.checkpoints:
+        finish(ReplaySession(recording, checkpoint=info.number))
+
+    assert len(recording.checkpoints) >= 2

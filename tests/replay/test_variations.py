@@ -1,0 +1,137 @@
+"""How a replay is watched must not change what is replayed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+from library import RecordingOf
+
+from revirt.image import guests
+from revirt.machine.config import ClockMode
+from revirt.replay import ReplaySession
+
+BUNDLED = [guest.name for guest in guests() if guest.recipe is None]
+Finish = Callable[[ReplaySession], None]
+
+
+def run_with_stops(session: ReplaySession, chance: random.Random, count: int) -> None:
+    """Run *session* up to a branch before its end, stopping at *count* random branches."""
+    last = session.recording.manifest.end["branches"]
+    for stop in sorted(chance.randrange(1, last) for _ in range(count)):
+        session.run(stop)
+        assert session.machine.core.branches == stop
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_stopping_at_random_branches_changes_nothing(
+    name: str, recording_of: RecordingOf, finish: Finish
+) -> None:
+    session = ReplaySession(recording_of(name, "host"))
+
+    run_with_stops(session, random.Random(name), 300)
+
+    finish(session)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_an_instruction_hook_changes_nothing(name: str, recording_of: RecordingOf, finish: Finish) -> None:
+    session = ReplaySession(recording_of(name, "virtual"))
+
+    session.machine.core.counting = True
+
+    finish(session)
+    assert session.machine.core.instructions > 0
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_hook_that_comes_and_goes_changes_nothing(
+    name: str, recording_of: RecordingOf, finish: Finish
+) -> None:
+    session = ReplaySession(recording_of(name, "virtual"))
+    last = session.recording.manifest.end["branches"]
+    chance = random.Random(name)
+
+    for stop in sorted(chance.randrange(1, last) for _ in range(10)):
+        session.run(stop)
+        session.machine.core.counting = not session.machine.core.counting
+    session.machine.core.counting = False
+
+    finish(session)
+
+
+@pytest.mark.parametrize("options", [{"translation_buffer": 4 << 20}, {"track_writes": False}], ids=str)
+@pytest.mark.parametrize("name", BUNDLED)
+def test_how_the_core_is_built_changes_nothing(
+    name: str, options: dict[str, int], recording_of: RecordingOf, finish: Finish
+) -> None:
+    finish(ReplaySession(recording_of(name, "virtual"), **options))
+
+
+def test_taking_the_instruction_hook_away_leaves_cr2_alone(recording_of: RecordingOf, finish: Finish) -> None:
+    """Unicorn then looks up every address that was hooked: those of the guest's other address spaces were in CR2."""
+    session = ReplaySession(recording_of("paging32", "virtual"))
+
+    for stop, is_counting in ((40_076, True), (57_387, False), (99_140, True), (131_018, False)):
+        session.run(stop)
+        before = session.machine.core.registers()["cr2"]
+        session.machine.core.counting = is_counting
+        assert session.machine.core.registers()["cr2"] == before
+
+    finish(session)
+
+
+def test_stopping_where_a_block_starts_over_does_not_count_twice(
+    recording_of: RecordingOf, finish: Finish
+) -> None:
+    """packer writes into its own block: run on from a stop right there, it was once one branch ahead."""
+    session = ReplaySession(recording_of("packer", "virtual"))
+
+    for branches in range(4_780, 4_900):
+        session.run(branches)
+
+    finish(session)
+
+
+def test_a_mark_where_a_block_starts_over_is_one_to_come_back_to(recording_of: RecordingOf) -> None:
+    session = ReplaySession(recording_of("packer", "virtual"))
+    marks = []
+    for branches in range(4_780, 4_900):
+        session.run(branches)
+        if session.machine.core.pc in (0x7C73, 0x7C7B):  # instructions that write to their own block
+            marks.append(session.mark())
+
+    for mark in marks:
+        session.return_to(mark)
+        session.run()
+        assert session.replayer.is_exhausted
+
+    assert marks
+
+
+def test_arithmetic_flags_survive_a_checkpoint(recording_of: RecordingOf) -> None:
+    """echo has flags that its last straight line does not touch: restored there, they were once all clear."""
+    session = ReplaySession(recording_of("echo", "virtual"))
+    session.run(session.recording.manifest.end["branches"])
+    mark, flags = session.mark(), session.machine.core.registers()["rflags"]
+
+    session.return_to(mark)
+    session.machine.step(1)
+
+    assert flags & 0x8D5, "no arithmetic flag is set here"
+    assert session.machine.core.registers()["rflags"] == flags
+
+
+@pytest.mark.parametrize("clock", ["host", "virtual"])
+@pytest.mark.parametrize("name", BUNDLED)
+def test_replay_from_every_checkpoint(
+    name: str, clock: ClockMode, recording_of: RecordingOf, finish: Finish
+) -> None:
+    length = recording_of(name, clock).manifest.end["branches"]
+    recording = recording_of(name, clock, checkpoint_every=max(1, length // 5))
+
+    for info in recording.checkpoints:
+        finish(ReplaySession(recording, checkpoint=info.number))
+
+    assert len(recording.checkpoints) > 2
