@@ -23,6 +23,7 @@ from revirt.checkpoint.format import (
     PAGES_FRAME,
     decode_checkpoint_header,
     from_bytes,
+    pages_name,
     to_bytes,
 )
 from revirt.core import hash_pages
@@ -75,6 +76,27 @@ def flip_event(directory: Path, chance: random.Random) -> str:
         return f"{path.name}: event {found.ordinal + place} ({events[place].kind.label}), {what}"
 
 
+def flip_number_of(label: str, bit: int) -> Callable[[list[Event]], None]:
+    """Return a function that flips *bit* of the number of the middle one of the events of a kind."""
+
+    def change(events: list[Event]) -> None:
+        places = [place for place, event in enumerate(events) if event.kind.label == label]
+        place = places[len(places) // 2]
+        events[place] = events[place]._replace(number=events[place].number ^ (1 << bit))
+
+    return change
+
+
+def change_events(directory: Path, change: Callable[[list[Event]], None]) -> None:
+    """Let *change* do what it likes to the events of a recording, and write them as one segment."""
+    paths = sorted((directory / "log").iterdir())
+    events = [event for path in paths for event in segment.read(path)[1]]
+    change(events)
+    for path in paths:
+        path.unlink()
+    paths[0].write_bytes(segment.encode(0, 0, events))
+
+
 def flip_state(directory: Path, chance: random.Random) -> str:
     """Flip a bit of a machine state."""
     return _flip_checkpoint(directory, chance, in_map=False)
@@ -85,9 +107,10 @@ def flip_map(directory: Path, chance: random.Random) -> str:
     return _flip_checkpoint(directory, chance, in_map=True)
 
 
-def flip_page(directory: Path, chance: random.Random) -> str:
-    """Flip a bit of a stored page of memory; its hash in the index is made to fit."""
-    path = chance.choice(sorted(each for each in (directory / "pages").iterdir() if _page_count(each)))
+def flip_page(directory: Path, chance: random.Random, *, checkpoint: int | None = None) -> str:
+    """Flip a bit of a page of memory, stored with *checkpoint* or any; its hash in the index is made to fit."""
+    paths = sorted(each for each in (directory / "pages").iterdir() if _page_count(each))
+    path = chance.choice(paths) if checkpoint is None else directory / "pages" / pages_name(checkpoint)
     data = path.read_bytes()
     frame = PAGES_FRAME.decode_header(path, data)
     count = frame.fields[2]

@@ -29,16 +29,19 @@ COMMANDS = (
 
 
 class RandomTypist(NullConsole):
-    """Types noise until the guest has sent *ready*, then *commands* and *last*, in random pieces after random pauses."""
+    """Types *commands* and *last* in random pieces, after random pauses, and before that noise.
 
-    def __init__(self, ready: str, commands: Sequence[str], last: str, *, seed: int) -> None:
+    The commands begin once the guest has sent all of *ready*, one after the other.
+    """
+
+    def __init__(self, ready: Sequence[str], commands: Sequence[str], last: str, *, seed: int) -> None:
         super().__init__()
         self.sent = bytearray()
         """What the guest has sent so far."""
         self._random = random.Random(seed)
-        self._ready = ready.encode()
+        self._ready = [text.encode() for text in ready]
+        self._seen = 0
         self._lines = "".join(f"{line}\n" for line in (*commands, last)).encode()
-        self._is_ready = False
         self._due_s = time.monotonic()
         self._pause()
 
@@ -48,13 +51,14 @@ class RandomTypist(NullConsole):
 
     def transmitted(self, data: bytes) -> None:
         self.sent += data
-        self._is_ready = self._is_ready or self._ready in self.sent
+        while self._ready and (place := self.sent.find(self._ready[0], self._seen)) >= 0:
+            self._seen = place + len(self._ready.pop(0))
 
     def take(self) -> bytes:
         if not self.pending:
             return b""
         self._pause()
-        if not self._is_ready:
+        if self._ready:
             return b"\n"
         size = self._random.randint(1, LARGEST_PIECE)
         piece, self._lines = self._lines[:size], self._lines[size:]

@@ -2,6 +2,7 @@
  *
  *   unicorn_api   libunicorn's functions
  *   cpu           where things are in the CPU state, how a CPU starts, page tables
+ *   state         the architectural state: registers, digests, saved states
  *   exceptions    what Unicorn leaves to its user: delivery through the IDT, SYSCALL, SYSENTER, port permissions
  *   pages         which pages were written, page hashes
  *   engine        hooks, the branch clock, running and stopping
@@ -11,6 +12,7 @@
 #ifndef REVIRT_CORE_H
 #define REVIRT_CORE_H
 
+#include <setjmp.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -71,6 +73,8 @@ enum {
     HF_PE = 1 << 7,
     HF_LMA = 1 << 14,
     HF_CS64 = 1 << 15,
+    /* All that a guest can set here: not SMM, SVM and MPX, which this CPU does not have. */
+    HF_SAVED = 0x01c7fffb,
 };
 enum {
     EFLAGS_TF = 1 << 8,
@@ -82,11 +86,13 @@ enum {
     EFLAGS_VM = 1 << 17,
     EFLAGS_AC = 1 << 18,
     EFLAGS_CC = 0x8d5,
+    EFLAGS_SAVED = 0x003f7fd7,
 };
 enum { CC_OP_EFLAGS = 1 };
 enum { CR0_PE = 1, CR0_ET = 1 << 4, CR0_NE = 1 << 5, CR0_WP = 1 << 16, CR0_PG = 1 << 31 };
-enum { CR4_PSE = 1 << 4, CR4_PAE = 1 << 5 };
-enum { EFER_SCE = 1, EFER_LME = 1 << 8, EFER_LMA = 1 << 10 };
+enum { CR4_PSE = 1 << 4, CR4_PAE = 1 << 5, CR4_LA57 = 1 << 12 };
+enum { EFER_SCE = 1, EFER_LME = 1 << 8, EFER_LMA = 1 << 10, EFER_SAVED = 0x4d01 /* and NXE, FFXSR */ };
+enum { DR7_ENABLE = 0xff };
 enum {
     MSR_SYSENTER_CS = 0x174,
     MSR_SYSENTER_ESP = 0x175,
@@ -96,6 +102,7 @@ enum {
     MSR_LSTAR = 0xc0000082,
     MSR_CSTAR = 0xc0000083,
     MSR_FMASK = 0xc0000084,
+    MSR_TSC_AUX = 0xc0000103,
 };
 
 /* ---- the core ---------------------------------------------------------------------------------------------- */
@@ -112,14 +119,25 @@ typedef enum {
 } Stop;
 
 /* Reasons for the block hook to look up, in Core.attention. */
-enum { ATTEND_REQUEST = 1, ATTEND_INTR = 2, ATTEND_FLUSH = 4, ATTEND_FAULT = 8 };
+enum { ATTEND_REQUEST = 1, ATTEND_INTR = 2, ATTEND_FLUSH = 4, ATTEND_FAULT = 8, ATTEND_RESUME = 16 };
+
+/* What the block hook may see next after running on from a stop. */
+typedef enum {
+    RESUME_NONE,
+    RESUME_BLOCK,   /* the block that it had stopped at, again */
+    RESUME_RESTART, /* that block, starting over because it wrote to itself */
+} Resume;
 
 typedef struct {
-    uint32_t leaf, subleaf;
-    uint32_t eax, ebx, ecx, edx;
+    uint32_t key[2];       /* leaf and subleaf */
+    uint32_t registers[4]; /* EAX, EBX, ECX, EDX */
 } CpuidLeaf;
 
-enum { CPUID_LEAVES = 64, FAULT_TEXT = 200, CODE_SEEN = 256 };
+enum { CPUID_LEAVES = 64, FAULT_TEXT = 200, STATE_VALUES = 177 };
+
+typedef struct {
+    uint64_t low, high; /* high: of what is wider than 64 bits */
+} StateValue;
 
 /* Calls into Python; each returns with the exception, if any, already put aside. */
 typedef struct Core Core;
@@ -147,16 +165,22 @@ typedef struct {
 
 struct Core {
     uc_engine *uc;
-    uc_context *context, *fault_context;
+    uc_context *context, *fault_context, *reset_context;
+    StateValue reset_values[STATE_VALUES];
     CpuHead *cpu;                 /* inside context */
     CpuExceptionState *exception; /* likewise */
     uint64_t *efer;               /* likewise */
     uint8_t *ram;
     uint64_t ram_size;
+    uint8_t *backstage; /* memory of the core's own, which no guest can address */
 
     /* The clock: taken branches. */
     uint64_t branches;
     uint64_t straight; /* linear address at which execution continues if no branch is taken */
+    uint32_t stopped_size; /* bytes of the block that the block hook has stopped at, 0 if it has not */
+    Resume resume;
+    uint64_t resume_address;
+    uint32_t resume_size;
     uint64_t limit;
     _Atomic uint32_t attention;
     bool intr;
@@ -175,7 +199,6 @@ struct Core {
 
     PageTracker pages;
     uint8_t *code_pages; /* a byte a page: it holds translated code */
-    uint64_t code_seen[CODE_SEEN]; /* linear pages lately found to be marked */
 
     CpuidLeaf cpuid[CPUID_LEAVES];
     size_t cpuid_count;
@@ -191,7 +214,8 @@ struct Core {
 
 uint64_t cpu_reg(Core *core, int reg);
 void cpu_set_reg(Core *core, int reg, uint64_t value);
-uint64_t cpu_msr(Core *core, uint32_t msr);
+uint64_t cpu_msr(Core *core, uint32_t number);
+void cpu_set_msr(Core *core, uint32_t number, uint64_t value);
 
 /* Find the fields of the CPU state in a context, and check them.  Returns NULL, or what does not fit. */
 const char *cpu_layout_find(Core *core);
@@ -224,9 +248,14 @@ bool cpu_write(Core *core, uint64_t address, const void *buffer, size_t size, Fa
 /* Translate without side effects.  False: not mapped. */
 bool cpu_translate(Core *core, uint64_t address, uint64_t *physical);
 
-/* Every architectural register in a fixed order; *high* is the upper half of those wider than 64 bits. */
-typedef void RegisterVisitor(void *data, const char *name, uint64_t low, uint64_t high, bool is_wide);
-void cpu_visit_registers(Core *core, RegisterVisitor *visit, void *data);
+/* ---- state.c ------------------------------------------------------------------------------------------------ */
+
+void state_save(Core *core, StateValue values[STATE_VALUES]);
+/* Any values will do: what a guest could not have set is left out. */
+void state_restore(Core *core, const StateValue values[STATE_VALUES]);
+/* Every value in a fixed order. */
+typedef void StateVisitor(void *data, const char *name, const StateValue *value, bool is_wide);
+void state_visit(Core *core, StateVisitor *visit, void *data);
 
 /* ---- exceptions.c ------------------------------------------------------------------------------------------ */
 
@@ -259,9 +288,14 @@ void engine_set_counting(Core *core, bool on);
 void engine_written(Core *core, uint64_t start, uint64_t size);
 void engine_drop_translations(Core *core);
 const char *engine_map_mmio(Core *core, uint64_t start, uint64_t size);
-/* Take up a saved state that was put into core->cpu. */
+/* Forget what belongs to the state that the CPU had before it was given another. */
 void engine_adopt_state(Core *core);
+/* Insert the hardware breakpoints that DR0-3 and DR7 describe, instead of those inserted now.  Leaves the rest of the
+ * CPU's state in disorder. */
+void engine_set_breakpoints(Core *core, const uint64_t addresses[4], uint64_t dr7);
 uint64_t engine_clock_ns(const Core *core);
+/* Where to go when libunicorn calls abort() in this thread; NULL: nowhere. */
+extern _Thread_local sigjmp_buf *engine_rescue;
 void engine_shut_down(Core *core, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -10,7 +10,7 @@ enum {
     FLAGS_CODE64 = 0x00af9b00,
     FLAGS_DATA32 = 0x00cf9300,
     FLAGS_LDT = 0x00008200,
-    FLAGS_TSS32_BUSY = 0x00008b00,
+    FLAGS_TSS32 = 0x00008900 /* busy after a reset, but Unicorn knows no busy TSS: it aborts */,
     FLAG_BIG = 1 << 22,
     START_CODE_SELECTOR = 0x10,
     START_DATA_SELECTOR = 0x18,
@@ -35,7 +35,7 @@ uint64_t cpu_msr(Core *core, uint32_t number)
     return msr.value;
 }
 
-static void set_msr(Core *core, uint32_t number, uint64_t value)
+void cpu_set_msr(Core *core, uint32_t number, uint64_t value)
 {
     uc_x86_msr msr = {.rid = number, .value = value};
     UC(reg_write)(core->uc, UC_X86_REG_MSR, &msr);
@@ -65,7 +65,7 @@ static void write_markers(Core *core)
     cpu_set_reg(core, UC_X86_REG_RIP, MARKER_RIP);
     for (int i = 0; i < 4; i++)
         cpu_set_reg(core, UC_X86_REG_DR0 + i, MARKERS[i]);
-    uc_x86_mmr tr = {.base = MARKER_TR, .limit = 0x6666, .selector = 0x55, .flags = FLAGS_TSS32_BUSY};
+    uc_x86_mmr tr = {.base = MARKER_TR, .limit = 0x6666, .selector = 0x55, .flags = FLAGS_TSS32};
     uc_x86_mmr gdt = {.base = MARKER_GDT, .limit = 0x7f}, idt = {.base = MARKER_IDT, .limit = 0xfff};
     UC(reg_write)(core->uc, UC_X86_REG_TR, &tr);
     UC(reg_write)(core->uc, UC_X86_REG_GDTR, &gdt);
@@ -87,7 +87,7 @@ static const char *find_efer(Core *core, size_t size)
 {
     uint8_t *bytes = (uint8_t *)core->context;
     uint64_t before = cpu_msr(core, MSR_EFER);
-    set_msr(core, MSR_EFER, before ^ EFER_SCE);
+    cpu_set_msr(core, MSR_EFER, before ^ EFER_SCE);
     uint64_t after = cpu_msr(core, MSR_EFER);
     if (after == before)
         return "EFER cannot be written";
@@ -95,13 +95,13 @@ static const char *find_efer(Core *core, size_t size)
     for (size_t i = (size_t)((uint8_t *)(core->cpu + 1) - bytes); i + 8 <= size; i += 8) {
         if (word_at(bytes + i) != after)
             continue;
-        set_msr(core, MSR_EFER, before);
+        cpu_set_msr(core, MSR_EFER, before);
         cpu_load(core);
         if (word_at(bytes + i) == before) {
             core->efer = (uint64_t *)(bytes + i);
             return NULL;
         }
-        set_msr(core, MSR_EFER, after);
+        cpu_set_msr(core, MSR_EFER, after);
         cpu_load(core);
     }
     return "EFER not found";
@@ -151,7 +151,10 @@ void cpu_put_eflags(Core *core, uint64_t eflags)
     cpu->cc_dst = cpu->cc_src2 = 0;
     cpu->cc_op = CC_OP_EFLAGS;
     cpu->df = eflags & EFLAGS_DF ? -1 : 1;
-    cpu->eflags = (eflags & ~(uint64_t)(EFLAGS_CC | EFLAGS_DF)) | 2;
+    /* Unicorn takes condition codes and DF out of eflags when it starts to run, and puts them back when it stops. */
+    if (core->is_running)
+        eflags &= ~(uint64_t)(EFLAGS_CC | EFLAGS_DF);
+    cpu->eflags = eflags | 2;
 }
 
 void cpu_put_segment(Core *core, int segment, uint32_t selector, uint64_t base, uint32_t limit, uint32_t flags)
@@ -173,21 +176,16 @@ void cpu_update_hflags(Core *core)
 
 void cpu_start(Core *core, const CpuStart *start)
 {
-    for (int i = 0; i < 8; i++)
-        if (i != 4 && i != 5)
-            cpu_set_reg(core, UC_X86_REG_DR0 + i, i == 6 ? 0xffff0ff0 : i == 7 ? 0x400 : 0);
-    cpu_load(core);
+    state_restore(core, core->reset_values);
     CpuHead *cpu = core->cpu;
     memcpy(cpu->regs, start->regs, sizeof cpu->regs);
-    memset(core->exception->breakpoints, 0, sizeof core->exception->breakpoints);
-    core->exception->old_exception = -1;
     cpu->eip = start->pc;
     cpu_put_eflags(core, 2);
     memset(cpu->cr, 0, sizeof cpu->cr);
     cpu->gdt = (Segment){.base = start->gdt_base, .limit = start->gdt_limit};
     cpu->idt = (Segment){.limit = start->mode == MODE_REAL ? 0x3ff : 0};
     cpu->ldt = (Segment){.limit = 0xffff, .flags = FLAGS_LDT};
-    cpu->tr = (Segment){.limit = 0xffff, .flags = FLAGS_TSS32_BUSY};
+    cpu->tr = (Segment){.limit = 0xffff, .flags = FLAGS_TSS32};
 
     bool is_real = start->mode == MODE_REAL, is_long = start->mode == MODE_LONG;
     uint32_t limit = is_real ? 0xffff : 0xffffffff;
@@ -205,7 +203,9 @@ void cpu_start(Core *core, const CpuStart *start)
         cpu->cr[4] = CR4_PAE;
         *core->efer = EFER_LME | EFER_LMA;
     }
+    cpu_store(core);
     core->straight = STRAIGHT_NOWHERE;
+    core->stopped_size = 0;
     engine_adopt_state(core);
 }
 
@@ -273,7 +273,8 @@ static bool translate(Core *core, uint64_t address, Walk kind, uint64_t *physica
         return walk(core, cpu->cr[3] & 0xfffff000, 22, 4, (uint32_t)address, kind, physical, error);
     if (!(cpu->hflags & HF_LMA))
         return walk(core, cpu->cr[3] & 0xffffffe0, 30, 8, (uint32_t)address, kind, physical, error);
-    return walk(core, cpu->cr[3] & PTE_ADDRESS, 39, 8, address, kind, physical, error);
+    unsigned shift = cpu->cr[4] & CR4_LA57 ? 48 : 39;
+    return walk(core, cpu->cr[3] & PTE_ADDRESS, shift, 8, address, kind, physical, error);
 }
 
 bool cpu_translate(Core *core, uint64_t address, uint64_t *physical)
@@ -284,7 +285,8 @@ bool cpu_translate(Core *core, uint64_t address, uint64_t *physical)
 
 static bool is_canonical(const Core *core, uint64_t address)
 {
-    return !(core->cpu->hflags & HF_LMA) || (uint64_t)((int64_t)(address << 16) >> 16) == address;
+    unsigned unused = core->cpu->cr[4] & CR4_LA57 ? 7 : 16;
+    return !(core->cpu->hflags & HF_LMA) || (uint64_t)((int64_t)(address << unused) >> unused) == address;
 }
 
 static bool access_memory(Core *core, uint64_t address, uint8_t *buffer, size_t size, Walk kind, Fault *fault)
@@ -327,87 +329,4 @@ bool cpu_read(Core *core, uint64_t address, void *buffer, size_t size, Fault *fa
 bool cpu_write(Core *core, uint64_t address, const void *buffer, size_t size, Fault *fault)
 {
     return access_memory(core, address, (uint8_t *)buffer, size, WALK_WRITE, fault);
-}
-
-/* ---- registers --------------------------------------------------------------------------------------------- */
-
-static const struct {
-    const char *name;
-    uint32_t number;
-} NAMED_MSRS[] = {
-    {"efer", MSR_EFER},           {"star", MSR_STAR},
-    {"lstar", MSR_LSTAR},         {"cstar", MSR_CSTAR},
-    {"fmask", MSR_FMASK},         {"kernel_gs_base", 0xc0000102},
-    {"tsc_aux", 0xc0000103},      {"sysenter_cs", MSR_SYSENTER_CS},
-    {"sysenter_esp", MSR_SYSENTER_ESP}, {"sysenter_eip", MSR_SYSENTER_EIP},
-    {"pat", 0x277},               {"apic_base", 0x1b},
-    {"misc_enable", 0x1a0},
-};
-
-static void visit_segment(RegisterVisitor *visit, void *data, const char *const names[4], const Segment *segment)
-{
-    visit(data, names[0], segment->selector, 0, false);
-    visit(data, names[1], segment->base, 0, false);
-    visit(data, names[2], segment->limit, 0, false);
-    visit(data, names[3], segment->flags, 0, false);
-}
-
-static void visit_float_registers(Core *core, RegisterVisitor *visit, void *data)
-{
-    static const char *const ST[] = {"fp0", "fp1", "fp2", "fp3", "fp4", "fp5", "fp6", "fp7"};
-    static const char *const XMM[] = {"xmm0", "xmm1", "xmm2",  "xmm3",  "xmm4",  "xmm5",  "xmm6",  "xmm7",
-                                      "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"};
-    visit(data, "fpcw", (uint16_t)cpu_reg(core, UC_X86_REG_FPCW), 0, false);
-    visit(data, "fpsw", (uint16_t)cpu_reg(core, UC_X86_REG_FPSW), 0, false);
-    visit(data, "fptag", (uint16_t)cpu_reg(core, UC_X86_REG_FPTAG), 0, false);
-    visit(data, "mxcsr", (uint32_t)cpu_reg(core, UC_X86_REG_MXCSR), 0, false);
-    for (int i = 0; i < 8; i++) {
-        uint64_t value[2] = {0, 0};
-        UC(reg_read)(core->uc, UC_X86_REG_FP0 + i, value);
-        visit(data, ST[i], value[0], (uint16_t)value[1], true);
-    }
-    for (int i = 0; i < 16; i++) {
-        uint64_t value[2] = {0, 0};
-        UC(reg_read)(core->uc, UC_X86_REG_XMM0 + i, value);
-        visit(data, XMM[i], value[0], value[1], true);
-    }
-}
-
-void cpu_visit_registers(Core *core, RegisterVisitor *visit, void *data)
-{
-    static const char *const GENERAL[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-                                          "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
-    static const char *const SEGMENT[][4] = {
-        {"es", "es.base", "es.limit", "es.flags"},     {"cs", "cs.base", "cs.limit", "cs.flags"},
-        {"ss", "ss.base", "ss.limit", "ss.flags"},     {"ds", "ds.base", "ds.limit", "ds.flags"},
-        {"fs", "fs.base", "fs.limit", "fs.flags"},     {"gs", "gs.base", "gs.limit", "gs.flags"},
-        {"ldtr", "ldtr.base", "ldtr.limit", "ldtr.flags"}, {"tr", "tr.base", "tr.limit", "tr.flags"},
-    };
-    static const char *const DEBUG[] = {"dr0", "dr1", "dr2", "dr3", NULL, NULL, "dr6", "dr7"};
-    cpu_load(core);
-    CpuHead *cpu = core->cpu;
-    for (int i = 0; i < GENERAL_REGISTERS; i++)
-        visit(data, GENERAL[i], cpu->regs[i], 0, false);
-    visit(data, "rip", cpu->eip, 0, false);
-    visit(data, "rflags", cpu_reg(core, UC_X86_REG_RFLAGS), 0, false);
-    for (int i = 0; i < SEGMENTS; i++)
-        visit_segment(visit, data, SEGMENT[i], &cpu->segs[i]);
-    visit_segment(visit, data, SEGMENT[SEGMENTS], &cpu->ldt);
-    visit_segment(visit, data, SEGMENT[SEGMENTS + 1], &cpu->tr);
-    visit(data, "gdtr.base", cpu->gdt.base, 0, false);
-    visit(data, "gdtr.limit", cpu->gdt.limit, 0, false);
-    visit(data, "idtr.base", cpu->idt.base, 0, false);
-    visit(data, "idtr.limit", cpu->idt.limit, 0, false);
-    visit(data, "cr0", cpu->cr[0], 0, false);
-    visit(data, "cr2", cpu->cr[2], 0, false);
-    visit(data, "cr3", cpu->cr[3], 0, false);
-    visit(data, "cr4", cpu->cr[4], 0, false);
-    for (int i = 0; i < 8; i++)
-        if (DEBUG[i] != NULL)
-            visit(data, DEBUG[i], core->exception->dr[i], 0, false);
-    for (size_t i = 0; i < sizeof NAMED_MSRS / sizeof *NAMED_MSRS; i++)
-        visit(data, NAMED_MSRS[i].name, cpu_msr(core, NAMED_MSRS[i].number), 0, false);
-    visit_float_registers(core, visit, data);
-    visit(data, "branches", core->branches, 0, false);
-    visit(data, "clock_ns", engine_clock_ns(core), 0, false);
 }

@@ -5,10 +5,14 @@
  * - Only the block hook and the instruction hook stop the engine.  Everything else sets Core.attention and is served
  *   at the next taken branch: uc_emu_stop() from elsewhere restarts the instruction that it lands on.
  * - A stop leaves Core.straight at the place it stopped, so that the block hook, which fires again there when the
- *   guest runs on, does not count the transfer twice. */
+ *   guest runs on, does not count the transfer twice.
+ * - A block that writes to its own code is started over by Unicorn at the writing instruction, as a block of that one
+ *   instruction; this counts as a transfer.  Running on from a stop there starts the whole block once more, which
+ *   starts over once more: a transfer that is counted already.  `is_resuming` leaves it out. */
 #define _GNU_SOURCE
 #include "core.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,8 +24,12 @@ enum { VECTOR_UD = 6, VECTOR_GP = 13 };
 /* As many exceptions in a row without a single block executed: the handler itself cannot be fetched, for ever. */
 enum { EXCEPTIONS_IN_PLACE = 1000 };
 
-/* A page table that maps nothing: MMIO, and mmio_read answers 0 there while an IN or OUT is being refused. */
-static const uint64_t EMPTY_PAGE_TABLE = 0xfedff000;
+/* The core's own memory, beyond the 40 bits of physical address that the page tables of a guest can hold: code to
+ * set the debug registers with, and a page table that maps nothing. */
+enum { BACKSTAGE_SIZE = 2 * PAGE_SIZE };
+static const uint64_t BACKSTAGE = 1ull << 51, EMPTY_PAGE_TABLE = BACKSTAGE + PAGE_SIZE;
+
+_Thread_local sigjmp_buf *engine_rescue;
 
 uint64_t engine_clock_ns(const Core *core)
 {
@@ -46,19 +54,13 @@ void engine_drop_translations(Core *core)
 {
     uc_ctl_flush_tb(core->uc);
     memset(core->code_pages, 0, core->ram_size / PAGE_SIZE);
-    memset(core->code_seen, 0xff, sizeof core->code_seen);
     core->attention &= ~(uint32_t)ATTEND_FLUSH;
 }
 
 /* Note that the page of linear *address* holds translated code. */
 static void note_code(Core *core, uint64_t address)
 {
-    uint64_t key = (address >> PAGE_SHIFT) ^ (cpu_reg(core, UC_X86_REG_CR3) << 24), physical;
-    uint64_t *seen = &core->code_seen[(key ^ key >> 24) % CODE_SEEN];
-    if (*seen == key)
-        return;
-    *seen = key;
-    cpu_load(core);
+    uint64_t physical;
     if (cpu_translate(core, address, &physical) && physical < core->ram_size)
         core->code_pages[physical / PAGE_SIZE] = 1;
 }
@@ -66,6 +68,7 @@ static void note_code(Core *core, uint64_t address)
 static void on_translation(uc_engine *uc, uc_tb *block, uc_tb *previous, void *data)
 {
     (void)uc, (void)previous;
+    cpu_load(data);
     note_code(data, block->pc);
     if (((block->pc + block->size - 1) ^ block->pc) >> PAGE_SHIFT)
         note_code(data, block->pc + block->size - 1);
@@ -90,45 +93,95 @@ static bool is_interruptible(Core *core)
     return cpu_reg(core, UC_X86_REG_RFLAGS) & EFLAGS_IF;
 }
 
-static Stop reason_to_stop(Core *core)
+static Stop reason_to_stop(Core *core, uint32_t attention, bool is_taken)
 {
-    uint32_t attention = core->attention;
-    if (core->branches >= core->limit)
+    if (is_taken && core->branches >= core->limit)
         return STOP_LIMIT;
-    if (attention & ATTEND_REQUEST)
+    if (is_taken && (attention & ATTEND_REQUEST))
         return STOP_REQUEST;
-    if (attention & ATTEND_FLUSH)
+    if (attention & ATTEND_FLUSH) /* anywhere: the very next block may be stale */
         return STOP_INTERNAL;
-    if ((attention & ATTEND_INTR) && is_interruptible(core))
+    if (is_taken && (attention & ATTEND_INTR) && is_interruptible(core))
         return STOP_INTERRUPTIBLE;
     return STOP_NONE;
+}
+
+/* Return whether the block at *address* is one that was counted before the guest was stopped. */
+static bool is_resuming(Core *core, uint64_t address, uint32_t size)
+{
+    Resume expected = core->resume;
+    core->resume = RESUME_NONE;
+    core->attention &= ~(uint32_t)ATTEND_RESUME;
+    if (expected == RESUME_NONE || address != core->resume_address)
+        return false;
+    if (expected == RESUME_BLOCK) {
+        if (size != core->resume_size) {
+            core->resume = RESUME_RESTART;
+            core->attention |= ATTEND_RESUME;
+        }
+        return true;
+    }
+    if (size != core->resume_size)
+        return false;
+    /* The instruction hook sees the writing instruction once more as well. */
+    if (core->instruction_hook != 0) {
+        core->instructions--;
+        core->steps_left++;
+    }
+    return true;
+}
+
+/* Prepare the block hook for coming to the block that it has stopped at. */
+static void expect_resume(Core *core)
+{
+    core->resume = RESUME_NONE;
+    if (core->stopped_size != 0 && core->straight != STRAIGHT_NOWHERE) {
+        core->resume = RESUME_BLOCK;
+        core->resume_address = core->straight;
+        core->resume_size = core->stopped_size;
+        core->straight = STRAIGHT_NOWHERE;
+        core->attention |= ATTEND_RESUME;
+    }
+    core->stopped_size = 0;
+}
+
+/* The rare half of the block hook.  Returns whether the guest is to run on. */
+static __attribute__((noinline)) bool attend(Core *core, uint64_t address, uint32_t size, bool is_taken)
+{
+    uint32_t attention = core->attention;
+    if (attention & ATTEND_FAULT) {
+        core->branches -= is_taken;
+        return false;
+    }
+    if ((attention & ATTEND_RESUME) && is_taken && is_resuming(core, address, size)) {
+        core->branches--;
+        is_taken = false;
+    }
+    core->stop = reason_to_stop(core, attention, is_taken);
+    if (core->stop == STOP_NONE)
+        return true;
+    core->straight = address;
+    core->stopped_size = size;
+    UC(emu_stop)(core->uc);
+    return false;
 }
 
 static void on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data)
 {
     Core *core = data;
-    if (address != core->straight) {
-        uint32_t attention = atomic_load_explicit(&core->attention, memory_order_relaxed);
-        if (unlikely(attention & ATTEND_FAULT))
-            return;
-        core->branches++;
-        if (unlikely(attention != 0 || core->branches >= core->limit)) {
-            core->stop = reason_to_stop(core);
-            if (core->stop != STOP_NONE) {
-                core->straight = address;
-                UC(emu_stop)(uc);
-                return;
-            }
-        }
-    }
-    core->straight = address + size;
+    (void)uc;
+    bool is_taken = address != core->straight;
+    core->branches += is_taken;
+    bool is_quiet = atomic_load_explicit(&core->attention, memory_order_relaxed) == 0 && core->branches < core->limit;
+    if (likely(is_quiet) || attend(core, address, size, is_taken))
+        core->straight = address + size;
 }
 
 static void on_instruction(uc_engine *uc, uint64_t address, uint32_t size, void *data)
 {
     Core *core = data;
     (void)size;
-    if (core->stop != STOP_NONE) /* the block hook has just stopped here */
+    if (core->stop != STOP_NONE || (core->attention & ATTEND_FAULT)) /* the block hook, or an IN, has just stopped here */
         return;
     if (core->stepping && core->steps_left-- == 0) {
         core->stop = STOP_STEPS;
@@ -197,11 +250,12 @@ static void on_sysenter(uc_engine *uc, void *data)
 
 static const CpuidLeaf *find_leaf(const Core *core, uint32_t leaf, uint32_t subleaf)
 {
-    const CpuidLeaf *found = NULL;
+    static const CpuidLeaf NOTHING;
+    const CpuidLeaf *found = &NOTHING;
     for (const CpuidLeaf *at = core->cpuid; at < core->cpuid + core->cpuid_count; at++) {
-        if (at->leaf == leaf && at->subleaf == subleaf)
+        if (at->key[0] == leaf && at->key[1] == subleaf)
             return at;
-        if (at->leaf == leaf && at->subleaf == 0)
+        if (at->key[0] == leaf && at->key[1] == 0)
             found = at;
     }
     return found;
@@ -209,17 +263,12 @@ static const CpuidLeaf *find_leaf(const Core *core, uint32_t leaf, uint32_t subl
 
 static int on_cpuid(uc_engine *uc, void *data)
 {
-    Core *core = data;
+    static const int REGISTERS[] = {UC_X86_REG_RAX, UC_X86_REG_RBX, UC_X86_REG_RCX, UC_X86_REG_RDX};
     (void)uc;
-    static const CpuidLeaf NOTHING;
-    uint32_t leaf = (uint32_t)cpu_reg(core, UC_X86_REG_EAX), subleaf = (uint32_t)cpu_reg(core, UC_X86_REG_ECX);
-    const CpuidLeaf *found = find_leaf(core, leaf, subleaf);
-    if (found == NULL)
-        found = &NOTHING;
-    cpu_set_reg(core, UC_X86_REG_RAX, found->eax);
-    cpu_set_reg(core, UC_X86_REG_RBX, found->ebx);
-    cpu_set_reg(core, UC_X86_REG_RCX, found->ecx);
-    cpu_set_reg(core, UC_X86_REG_RDX, found->edx);
+    const CpuidLeaf *leaf = find_leaf(data, (uint32_t)cpu_reg(data, UC_X86_REG_EAX),
+                                      (uint32_t)cpu_reg(data, UC_X86_REG_ECX));
+    for (int i = 0; i < 4; i++)
+        cpu_set_reg(data, REGISTERS[i], leaf->registers[i]);
     return 1;
 }
 
@@ -234,24 +283,24 @@ static int on_rdtsc(uc_engine *uc, void *data)
 
 static int on_rdtscp(uc_engine *uc, void *data)
 {
-    cpu_set_reg(data, UC_X86_REG_RCX, (uint32_t)cpu_msr(data, 0xc0000103));
+    cpu_set_reg(data, UC_X86_REG_RCX, (uint32_t)cpu_msr(data, MSR_TSC_AUX));
     return on_rdtsc(uc, data);
 }
 
 /* ---- devices ------------------------------------------------------------------------------------------------ */
 
 /* IN and OUT without permission.  The instruction cannot be abandoned from its hook, so the state is kept, what
- * follows in the block is cut off from memory, and #GP is delivered when the engine has stopped. */
+ * follows in the block is cut off from memory (by an empty page table, paging or not) and from devices, and #GP is
+ * delivered when the engine has stopped. */
 static void refuse_port(Core *core)
 {
     UC(context_save)(core->uc, core->fault_context);
     core->port_fault = true;
     core->attention |= ATTEND_FAULT;
-    if (core->cpu->cr[0] & CR0_PG) {
-        core->cpu->cr[3] = EMPTY_PAGE_TABLE;
-        cpu_store(core);
-        uc_ctl_flush_tlb(core->uc);
-    }
+    core->cpu->cr[0] |= CR0_PG;
+    core->cpu->cr[3] = EMPTY_PAGE_TABLE;
+    cpu_store(core);
+    uc_ctl_flush_tlb(core->uc);
     UC(emu_stop)(core->uc);
 }
 
@@ -291,8 +340,6 @@ static uint64_t on_mmio_read(uc_engine *uc, uint64_t offset, unsigned size, void
 {
     MmioRegion *region = data;
     (void)uc;
-    if (region->core->attention & ATTEND_FAULT)
-        return 0;
     return region->core->callbacks->mmio_read(region->core, region->start + offset, size);
 }
 
@@ -300,8 +347,7 @@ static void on_mmio_write(uc_engine *uc, uint64_t offset, unsigned size, uint64_
 {
     MmioRegion *region = data;
     (void)uc;
-    if (!(region->core->attention & ATTEND_FAULT))
-        region->core->callbacks->mmio_write(region->core, region->start + offset, size, value);
+    region->core->callbacks->mmio_write(region->core, region->start + offset, size, value);
 }
 
 const char *engine_map_mmio(Core *core, uint64_t start, uint64_t size)
@@ -330,17 +376,51 @@ static void deliver_port_fault(Core *core)
         cpu_store(core);
 }
 
+/* libunicorn gives up by abort(), which a guest can bring about (a call gate with no TSS loaded).  Its helpers leave
+ * by longjmp() for every exception, so leaving the same way here loses no more than that does. */
+static struct sigaction action_before;
+
+static void on_abort(int number, siginfo_t *info, void *context)
+{
+    (void)context;
+    if (engine_rescue != NULL && info->si_code == SI_TKILL)
+        siglongjmp(*engine_rescue, 1);
+    sigaction(number, &action_before, NULL);
+    raise(number); /* held back until this handler returns */
+}
+
+static void catch_aborts(void)
+{
+    static bool is_done;
+    struct sigaction action = {.sa_sigaction = on_abort, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
+    if (!is_done)
+        is_done = sigaction(SIGABRT, &action, &action_before) == 0;
+}
+
+static uc_err start_emulation(Core *core)
+{
+    sigjmp_buf rescue;
+    uc_err error = UC_ERR_OK;
+    core->is_running = true;
+    if (sigsetjmp(rescue, 0) == 0) {
+        engine_rescue = &rescue;
+        error = UC(emu_start)(core->uc, cpu_reg(core, UC_X86_REG_RIP), 0, 0, 0);
+    } else {
+        core->is_running = false;
+        engine_shut_down(core, "the guest did what Unicorn refuses to emulate, and it gave up");
+    }
+    engine_rescue = NULL;
+    core->is_running = false;
+    return error;
+}
+
 static Stop run_once(Core *core)
 {
-    uint64_t pc = cpu_reg(core, UC_X86_REG_RIP);
     if (core->attention & ATTEND_FLUSH)
         engine_drop_translations(core);
-    cpu_load(core);
-    note_code(core, core->cpu->segs[CS].base + pc);
     core->stop = STOP_NONE;
-    core->is_running = true;
-    uc_err error = UC(emu_start)(core->uc, pc, 0, 0, 0);
-    core->is_running = false;
+    expect_resume(core);
+    uc_err error = start_emulation(core);
     if (core->port_fault && core->stop != STOP_SHUTDOWN) {
         deliver_port_fault(core);
         return core->stop == STOP_SHUTDOWN ? STOP_SHUTDOWN : STOP_INTERNAL;
@@ -376,7 +456,11 @@ static void update_instruction_hook(Core *core)
     if (is_wanted) {
         UC(hook_add)(core->uc, &core->instruction_hook, UC_HOOK_CODE, on_instruction, core, 1, 0);
     } else {
+        /* Deleting a hook makes Unicorn look up every address that it was called for, which leaves the ones that are
+         * not mapped now in CR2. */
+        cpu_load(core);
         UC(hook_del)(core->uc, core->instruction_hook);
+        cpu_store(core);
         core->instruction_hook = 0;
     }
     engine_drop_translations(core); /* hooks do not reach code that is translated already */
@@ -411,11 +495,68 @@ void engine_adopt_state(Core *core)
     core->fault[0] = '\0';
     core->port_fault = false;
     core->stop = STOP_NONE;
+    core->resume = RESUME_NONE;
     core->attention &= ATTEND_INTR;
     core->exceptions_in_place = 0;
-    cpu_store(core);
     uc_ctl_flush_tlb(core->uc);
     engine_drop_translations(core);
+}
+
+/* ---- breakpoints -------------------------------------------------------------------------------------------- */
+
+/* Unicorn inserts a guest's hardware breakpoints when the guest executes MOV to a debug register, and at no other
+ * time.  So this code is executed: the old ones go, the new ones come. */
+static const uint8_t SET_BREAKPOINTS[] = {
+    0x0f, 0x23, 0xff, /* mov dr7, rdi */
+    0x0f, 0x23, 0xc0, /* mov dr0, rax */
+    0x0f, 0x23, 0xc9, /* mov dr1, rcx */
+    0x0f, 0x23, 0xd2, /* mov dr2, rdx */
+    0x0f, 0x23, 0xdb, /* mov dr3, rbx */
+    0x0f, 0x23, 0xfd, /* mov dr7, rbp */
+    0xf4,             /* hlt */
+};
+/* Five copies: one of them has none of four breakpoints in it. */
+enum { COPIES = 5, COPY_STRIDE = 64 };
+
+static uint64_t undisturbed_copy(const uint64_t addresses[4])
+{
+    for (uint64_t copy = BACKSTAGE;; copy += COPY_STRIDE) {
+        bool is_hit = false;
+        for (int i = 0; i < 4; i++)
+            is_hit |= addresses[i] - copy < COPY_STRIDE;
+        if (!is_hit)
+            return copy;
+    }
+}
+
+static void run_backstage(Core *core, const uint64_t addresses[4], uint64_t dr7)
+{
+    uint64_t branches = core->branches, straight = core->straight, instructions = core->instructions;
+    uint32_t attention = atomic_exchange(&core->attention, 0);
+    CpuHead *cpu = core->cpu;
+    cpu_load(core);
+    cpu->hflags = HF_PE | HF_LMA | HF_CS64 | HF_CS32 | HF_SS32;
+    cpu->cr[0] = CR0_PE | CR0_ET;
+    cpu_put_eflags(core, 2);
+    memcpy(cpu->regs, addresses, 4 * sizeof *addresses); /* RAX, RCX, RDX, RBX */
+    cpu->regs[RBP] = dr7;
+    cpu->regs[RDI] = 0;
+    cpu->eip = undisturbed_copy(addresses);
+    cpu_store(core);
+    uc_ctl_flush_tlb(core->uc);
+    core->limit = UINT64_MAX;
+    start_emulation(core);
+    core->branches = branches;
+    core->straight = straight;
+    core->instructions = instructions;
+    core->attention |= attention;
+}
+
+void engine_set_breakpoints(Core *core, const uint64_t addresses[4], uint64_t dr7)
+{
+    cpu_load(core);
+    if ((core->exception->dr[7] | dr7) & DR7_ENABLE)
+        run_backstage(core, addresses, dr7);
 }
 
 /* ---- life --------------------------------------------------------------------------------------------------- */
@@ -449,6 +590,12 @@ static const char *add_hooks(Core *core)
     return NULL;
 }
 
+static uint8_t *map_memory(uint64_t size)
+{
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
 const char *engine_init(Core *core, size_t translation_buffer, bool track_writes)
 {
     uc_err error = UC(open)(UC_ARCH_X86, UC_MODE_64, &core->uc);
@@ -461,20 +608,28 @@ const char *engine_init(Core *core, size_t translation_buffer, bool track_writes
         error = UC(context_alloc)(core->uc, &core->context);
     if (error == UC_ERR_OK)
         error = UC(context_alloc)(core->uc, &core->fault_context);
+    if (error == UC_ERR_OK)
+        error = UC(context_alloc)(core->uc, &core->reset_context);
+    if (error == UC_ERR_OK)
+        error = UC(context_save)(core->uc, core->reset_context);
     if (error != UC_ERR_OK)
         return UC(strerror)(error);
     const char *mismatch = cpu_layout_find(core);
     if (mismatch != NULL)
         return mismatch;
 
-    void *ram = mmap(NULL, core->ram_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (ram == MAP_FAILED)
+    core->ram = map_memory(core->ram_size);
+    core->backstage = map_memory(BACKSTAGE_SIZE);
+    if (core->ram == NULL || core->backstage == NULL)
         return "not enough memory for the guest's RAM";
-    core->ram = ram;
+    for (int copy = 0; copy < COPIES; copy++)
+        memcpy(core->backstage + copy * COPY_STRIDE, SET_BREAKPOINTS, sizeof SET_BREAKPOINTS);
     core->code_pages = calloc(core->ram_size / PAGE_SIZE, 1);
     if (core->code_pages == NULL || !pages_init(core, track_writes))
         return "not enough memory for page tables";
     error = UC(mem_map_ptr)(core->uc, 0, core->ram_size, UC_PROT_ALL, core->ram);
+    if (error == UC_ERR_OK)
+        error = UC(mem_map_ptr)(core->uc, BACKSTAGE, BACKSTAGE_SIZE, UC_PROT_ALL, core->backstage);
     if (error == UC_ERR_OK)
         error = uc_ctl_exits_enable(core->uc); /* or the address in `until` becomes a HLT in the guest's code */
     if (error != UC_ERR_OK)
@@ -483,6 +638,11 @@ const char *engine_init(Core *core, size_t translation_buffer, bool track_writes
     if (failure != NULL)
         return failure;
     core->ns_per_branch = 1;
+    catch_aborts();
+    UC(context_restore)(core->uc, core->reset_context);
+    state_save(core, core->reset_values);
+    /* Whatever runs first: on_translation is called for every block but an engine's very first. */
+    run_backstage(core, (uint64_t[4]){0}, 0);
     cpu_start(core, &(CpuStart){.mode = MODE_REAL});
     return NULL;
 }
@@ -493,10 +653,14 @@ void engine_deinit(Core *core)
         UC(context_free)(core->context);
     if (core->fault_context != NULL)
         UC(context_free)(core->fault_context);
+    if (core->reset_context != NULL)
+        UC(context_free)(core->reset_context);
     if (core->uc != NULL)
         UC(close)(core->uc);
     pages_deinit(core);
     free(core->code_pages);
     if (core->ram != NULL)
         munmap(core->ram, core->ram_size);
+    if (core->backstage != NULL)
+        munmap(core->backstage, BACKSTAGE_SIZE);
 }

@@ -9,6 +9,9 @@
 
 enum {
     VECTOR_DE = 0,
+    VECTOR_BP = 3,
+    VECTOR_OF = 4,
+    VECTOR_UD = 6,
     VECTOR_DF = 8,
     VECTOR_TS = 10,
     VECTOR_NP = 11,
@@ -17,6 +20,7 @@ enum {
     VECTOR_PF = 14,
     VECTOR_AC = 17,
 };
+enum { OPCODE_INT3 = 0xcc, OPCODE_INTO = 0xce };
 enum { ERROR_EXTERNAL = 1, ERROR_IDT = 2 };
 
 /* The second word of a descriptor. */
@@ -336,6 +340,15 @@ static bool is_double_fault(const Event *first, int second)
     return is_contributory(first->vector) && is_contributory(second);
 }
 
+/* The length of the INT that eip is behind.  (With prefixes it may be longer; they do nothing.) */
+static unsigned software_interrupt_length(Core *core, int vector)
+{
+    uint8_t last = 0;
+    Fault unused;
+    cpu_read(core, core->cpu->segs[CS].base + core->cpu->eip - 1, &last, 1, &unused);
+    return (vector == VECTOR_BP && last == OPCODE_INT3) || (vector == VECTOR_OF && last == OPCODE_INTO) ? 1 : 2;
+}
+
 bool exception_deliver(Core *core, int vector, uint32_t error, Cause cause)
 {
     Event event = {.vector = vector, .error = error, .cause = cause, .eflags = cpu_reg(core, UC_X86_REG_RFLAGS)};
@@ -351,6 +364,8 @@ bool exception_deliver(Core *core, int vector, uint32_t error, Cause cause)
                              (unsigned long long)core->cpu->eip);
             return false;
         }
+        if (event.cause == CAUSE_SOFTWARE) /* a fault: the handler is to find the INT, not what follows it */
+            core->cpu->eip -= software_interrupt_length(core, vector);
         if (is_double_fault(&event, fault.vector))
             fault = (Fault){VECTOR_DF, 0};
         event.vector = fault.vector;
@@ -388,7 +403,10 @@ void exception_syscall(Core *core)
     CpuHead *cpu = core->cpu;
     uint64_t star = cpu_msr(core, MSR_STAR), eflags = cpu_reg(core, UC_X86_REG_RFLAGS);
     uint32_t selector = (star >> 32) & 0xfffc;
-    if (cpu->hflags & HF_LMA) {
+    if (!(*core->efer & EFER_SCE)) {
+        if (exception_deliver(core, VECTOR_UD, 0, CAUSE_EXCEPTION))
+            cpu->eip -= SYSTEM_CALL_LENGTH;
+    } else if (cpu->hflags & HF_LMA) {
         uint64_t target = cpu_msr(core, cpu->hflags & HF_CS64 ? MSR_LSTAR : MSR_CSTAR);
         cpu->regs[RCX] = cpu->eip + SYSTEM_CALL_LENGTH;
         cpu->regs[R11] = eflags & ~(uint64_t)EFLAGS_RF;

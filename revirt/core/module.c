@@ -34,6 +34,8 @@ static uint64_t call(Core *core, int which, uint64_t first, uint64_t second, uin
     uint64_t result = UINT64_MAX;
     if (self->error != NULL || self->callbacks[which] == NULL)
         return result;
+    sigjmp_buf *rescue = engine_rescue;
+    engine_rescue = NULL; /* an abort of Python's is none of Unicorn's */
     PyEval_RestoreThread(self->thread);
     PyObject *arguments[3] = {PyLong_FromUnsignedLongLong(first), PyLong_FromUnsignedLongLong(second),
                               count == 3 ? PyLong_FromUnsignedLongLong(third) : NULL};
@@ -57,6 +59,7 @@ static uint64_t call(Core *core, int which, uint64_t first, uint64_t second, uin
     for (size_t i = 0; i < count; i++)
         Py_XDECREF(arguments[i]);
     self->thread = PyEval_SaveThread();
+    engine_rescue = rescue;
     return result;
 }
 
@@ -228,19 +231,36 @@ static PyObject *core_map_mmio(CoreObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* Take *count* 32-bit words from the tuple *words*. */
+static bool parse_words(PyObject *words, uint32_t *values, Py_ssize_t count)
+{
+    if (!PyTuple_Check(words) || PyTuple_GET_SIZE(words) != count) {
+        PyErr_Format(PyExc_ValueError, "CPUID takes %zd numbers here, not %R", count, words);
+        return false;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        unsigned long long value = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(words, i));
+        if (!PyErr_Occurred() && value > UINT32_MAX)
+            PyErr_Format(PyExc_OverflowError, "%llu does not fit in 32 bits", value);
+        if (PyErr_Occurred())
+            return false;
+        values[i] = (uint32_t)value;
+    }
+    return true;
+}
+
 static PyObject *core_set_cpuid(CoreObject *self, PyObject *leaves)
 {
     if (!PyDict_Check(leaves) || PyDict_Size(leaves) > CPUID_LEAVES)
         return PyErr_Format(PyExc_ValueError, "CPUID takes a dict of at most %d leaves", CPUID_LEAVES);
+    CpuidLeaf parsed[CPUID_LEAVES];
     PyObject *key, *value;
     Py_ssize_t at = 0;
     size_t count = 0;
-    while (PyDict_Next(leaves, &at, &key, &value)) {
-        CpuidLeaf *leaf = &self->core.cpuid[count++];
-        if (!PyArg_ParseTuple(key, "II", &leaf->leaf, &leaf->subleaf) ||
-            !PyArg_ParseTuple(value, "IIII", &leaf->eax, &leaf->ebx, &leaf->ecx, &leaf->edx))
+    for (; PyDict_Next(leaves, &at, &key, &value); count++)
+        if (!parse_words(key, parsed[count].key, 2) || !parse_words(value, parsed[count].registers, 4))
             return NULL;
-    }
+    memcpy(self->core.cpuid, parsed, count * sizeof *parsed);
     self->core.cpuid_count = count;
     Py_RETURN_NONE;
 }
@@ -303,14 +323,11 @@ static PyObject *core_start(CoreObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-static void add_register(void *data, const char *name, uint64_t low, uint64_t high, bool is_wide)
+static void add_register(void *data, const char *name, const StateValue *value, bool is_wide)
 {
-    PyObject *number = PyLong_FromUnsignedLongLong(low);
-    if (is_wide && number != NULL) {
-        uint64_t words[2] = {low, high};
-        Py_SETREF(number, PyObject_CallMethod((PyObject *)&PyLong_Type, "from_bytes", "y#s", (char *)words,
-                                              (Py_ssize_t)sizeof words, "little"));
-    }
+    PyObject *number = is_wide ? PyObject_CallMethod((PyObject *)&PyLong_Type, "from_bytes", "y#s", (char *)value,
+                                                     (Py_ssize_t)sizeof *value, "little")
+                               : PyLong_FromUnsignedLongLong(value->low);
     if (number != NULL)
         PyDict_SetItemString(data, name, number);
     Py_XDECREF(number);
@@ -324,37 +341,25 @@ static PyObject *core_registers(CoreObject *self, PyObject *unused)
     PyObject *ret = PyDict_New();
     if (ret == NULL)
         return NULL;
-    cpu_visit_registers(&self->core, add_register, ret);
+    state_visit(&self->core, add_register, ret);
+    add_register(ret, "branches", &(StateValue){.low = self->core.branches}, false);
+    add_register(ret, "clock_ns", &(StateValue){.low = engine_clock_ns(&self->core)}, false);
     if (PyErr_Occurred())
         Py_CLEAR(ret);
     return ret;
 }
 
-enum { DIGEST_WORDS = 256 };
-typedef struct {
-    uint64_t words[DIGEST_WORDS];
-    size_t count;
-} DigestInput;
-
-static void add_words(void *data, const char *name, uint64_t low, uint64_t high, bool is_wide)
-{
-    DigestInput *input = data;
-    (void)name;
-    if (input->count + 2 > DIGEST_WORDS)
-        Py_FatalError("more registers than a digest has room for");
-    input->words[input->count++] = low;
-    if (is_wide)
-        input->words[input->count++] = high;
-}
-
 static PyObject *core_digest_input(CoreObject *self, PyObject *unused)
 {
-    DigestInput input = {.count = 0};
     (void)unused;
     if (refuse_while_running(self))
         return NULL;
-    cpu_visit_registers(&self->core, add_words, &input);
-    return PyBytes_FromStringAndSize((char *)input.words, (Py_ssize_t)(input.count * sizeof *input.words));
+    struct {
+        StateValue values[STATE_VALUES];
+        uint64_t branches, clock_ns;
+    } input = {.branches = self->core.branches, .clock_ns = engine_clock_ns(&self->core)};
+    state_save(&self->core, input.values);
+    return PyBytes_FromStringAndSize((char *)&input, sizeof input);
 }
 
 static PyObject *core_check(CoreObject *self, PyObject *unused)
@@ -371,29 +376,14 @@ static PyObject *core_check(CoreObject *self, PyObject *unused)
 
 /* ---- saved states ------------------------------------------------------------------------------------------- */
 
-/* A saved state is this header and Unicorn's CPU state, with what belongs to this process taken out. */
 typedef struct {
     char magic[8];
-    uint64_t size; /* of the CPU state behind the header */
-    uint64_t branches, straight;
+    uint64_t branches, straight, stopped_size;
     uint64_t clock_base_ns, clock_base_branches, ns_per_branch;
-} SavedHeader;
+    StateValue values[STATE_VALUES];
+} SavedState;
 
 static const char SAVED_MAGIC[8] = "rvCPU" UNICORN_TAG;
-
-static size_t cpu_state_size(Core *core)
-{
-    return UC(context_size)(core->uc) - (size_t)((uint8_t *)core->cpu - (uint8_t *)core->context);
-}
-
-static void forget_process(Core *core)
-{
-    CpuExceptionState *exception = core->exception;
-    memset(exception->breakpoints, 0, sizeof exception->breakpoints);
-    exception->old_exception = -1;
-    exception->error_code = exception->is_software_interrupt = 0;
-    exception->next_eip = 0;
-}
 
 static PyObject *core_save(CoreObject *self, PyObject *unused)
 {
@@ -401,25 +391,17 @@ static PyObject *core_save(CoreObject *self, PyObject *unused)
     (void)unused;
     if (refuse_while_running(self))
         return NULL;
-    SavedHeader header = {
-        .size = cpu_state_size(core),
+    SavedState saved = {
         .branches = core->branches,
         .straight = core->straight,
+        .stopped_size = core->stopped_size,
         .clock_base_ns = core->clock_base_ns,
         .clock_base_branches = core->clock_base_branches,
         .ns_per_branch = core->ns_per_branch,
     };
-    memcpy(header.magic, SAVED_MAGIC, sizeof header.magic);
-    uint64_t eflags = cpu_reg(core, UC_X86_REG_RFLAGS);
-    cpu_load(core);
-    cpu_put_eflags(core, eflags);
-    forget_process(core);
-    PyObject *ret = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(sizeof header + header.size));
-    if (ret == NULL)
-        return NULL;
-    memcpy(PyBytes_AS_STRING(ret), &header, sizeof header);
-    memcpy(PyBytes_AS_STRING(ret) + sizeof header, core->cpu, header.size);
-    return ret;
+    memcpy(saved.magic, SAVED_MAGIC, sizeof saved.magic);
+    state_save(core, saved.values);
+    return PyBytes_FromStringAndSize((char *)&saved, sizeof saved);
 }
 
 static PyObject *core_restore(CoreObject *self, PyObject *argument)
@@ -427,22 +409,20 @@ static PyObject *core_restore(CoreObject *self, PyObject *argument)
     Core *core = &self->core;
     char *bytes;
     Py_ssize_t size;
-    SavedHeader header;
+    SavedState saved;
     if (refuse_while_running(self) || PyBytes_AsStringAndSize(argument, &bytes, &size) < 0)
         return NULL;
-    if ((size_t)size >= sizeof header)
-        memcpy(&header, bytes, sizeof header);
-    if ((size_t)size < sizeof header || memcmp(header.magic, SAVED_MAGIC, sizeof header.magic) != 0 ||
-        header.size != cpu_state_size(core) || (size_t)size != sizeof header + header.size)
+    if ((size_t)size == sizeof saved)
+        memcpy(&saved, bytes, sizeof saved);
+    if ((size_t)size != sizeof saved || memcmp(saved.magic, SAVED_MAGIC, sizeof saved.magic) != 0)
         return PyErr_Format(PyExc_ValueError, "not a CPU state of Unicorn %s", UNICORN_VERSION);
-    core->branches = header.branches;
-    core->straight = header.straight;
-    core->clock_base_ns = header.clock_base_ns;
-    core->clock_base_branches = header.clock_base_branches;
-    core->ns_per_branch = header.ns_per_branch;
-    cpu_load(core);
-    memcpy(core->cpu, bytes + sizeof header, header.size);
-    forget_process(core);
+    state_restore(core, saved.values);
+    core->branches = saved.branches;
+    core->straight = saved.straight;
+    core->stopped_size = (uint32_t)saved.stopped_size;
+    core->clock_base_ns = saved.clock_base_ns;
+    core->clock_base_branches = saved.clock_base_branches;
+    core->ns_per_branch = saved.ns_per_branch;
     engine_adopt_state(core);
     Py_RETURN_NONE;
 }

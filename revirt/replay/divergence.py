@@ -5,7 +5,7 @@ hashes of events.  So the search works with what can be computed again:
 
 1. The stretch since the last good checkpoint is replayed once more.  If the two replays differ from each other, the
    emulation is not deterministic here; halving the stretch finds the branch at which they part, and comparing them
-   there names what differs.
+   there names what differs.  If it differed only once, the replay that failed is compared with one that did not.
 2. If they agree, the recording and this replay disagree.  Where the digest that failed belongs to a checkpoint, the
    recorded state is at hand: comparing names the registers, device fields and memory that differ.  For memory and
    devices, halving the stretch finds the branch at which this replay gave the first of them its differing value.
@@ -69,12 +69,13 @@ def locate_divergence(failed: ReplaySession, error: DivergenceError) -> dict[str
         again.return_to(start)
         found["cause"] = "emulation"
         found["branch"] = _part(again, other, end)
-        differences = list(islice(compare(again.machine, other.machine), MOST_LISTED))
+        differences = _differences(again.machine, other.machine)
+        if not differences:
+            differences = _differences(again.machine, failed.machine)
+            found["branch"] = _begin(differences, again, start, end)
     else:
         differences = _compare_with_recorded(failed, error)
-        look = next((each.look for each in differences if each.look is not None), None)
-        if look is not None:
-            found["branch"] = _first_branch(again, start, end, look)
+        found["branch"] = _begin(differences, again, start, end)
     found["differs"] = [each.to_plain() for each in differences]
     return found
 
@@ -138,8 +139,12 @@ def _compare_with_recorded(failed: ReplaySession, error: DivergenceError) -> lis
                 recorded = ReplaySession(failed.recording, checkpoint=info.number).machine
             except CorruptError as damage:
                 return [Difference(f"checkpoint {info.number}", damage.problem, "nothing of the kind")]
-            return list(islice(compare(recorded, failed.machine), MOST_LISTED))
+            return _differences(recorded, failed.machine)
     return []
+
+
+def _differences(recorded: Machine, replayed: Machine) -> list[Difference]:
+    return list(islice(compare(recorded, replayed), MOST_LISTED))
 
 
 def _last_good_checkpoint(session: ReplaySession) -> CheckpointInfo:
@@ -159,7 +164,7 @@ def _run_leniently(session: ReplaySession, branches: int | None) -> None:
 
 
 def _part(one: ReplaySession, other: ReplaySession, end: int) -> int:
-    """Return the first branch at which two replays from one checkpoint differ; leave both there."""
+    """Return the first branch at which two replays from one checkpoint differ, else *end*; leave both there."""
     low, high = one.machine.core.branches, end
     while high - low > 1:
         marks = one.mark(), other.mark()
@@ -173,8 +178,14 @@ def _part(one: ReplaySession, other: ReplaySession, end: int) -> int:
             one.return_to(marks[0])
             other.return_to(marks[1])
     for session in (one, other):
-        _run_leniently(session, high if high < end else None)
+        _run_leniently(session, high)
     return high
+
+
+def _begin(differences: list[Difference], session: ReplaySession, start: Mark, end: int) -> int | None:
+    """Return the branch at which the first difference that can be searched for began, None if there is none."""
+    look = next((each.look for each in differences if each.look is not None), None)
+    return _first_branch(session, start, end, look) if look is not None else None
 
 
 def _first_branch(

@@ -249,17 +249,17 @@ static void threads(void)
 static void numbers(void)
 {
     double narrow = 0, functions = 0;
-    long double wide = 1, remainder = 0;
+    long double wide = 1;
+    volatile long double dividend = 12345.678L;
     float single = 1;
     for (int i = 1; i < 20000; i++) {
         narrow += sqrt(i) / (i + 0.5) - floor(i / 3.0) * 1e-7;
         wide = wide * 1.0001L / (1 + 1.0L / i);
         single = single * 1.0001f + 1.0f / (float)i;
-        remainder += fmodl(i, 3.7L);
         functions += sin(i) * exp(-i / 5000.0) + log(i + 0.25) * pow(1.0001, i % 90);
     }
     printf("doubles: %.17g\nextended: %.20Lg\nsingles: %.9g\n", narrow, wide, (double)single);
-    printf("extended remainders: %.20Lg\n", remainder);
+    printf("extended remainder: %.20Lg\n", fmodl(dividend, 3.7L));
     printf("functions: %.8g\n", functions);
 
     unsigned __int128 big = 1;
