@@ -24,7 +24,7 @@ import argparse
 import contextlib
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import checkpoints, compute, qemu, recording
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_guest(arguments)
         with tempfile.TemporaryDirectory(prefix="revirt-bench-", dir=arguments.directory) as directory:
             settings = Settings(arguments.rounds, arguments.clock, Path(directory), _note)
-            emit(_figures(arguments, settings), _COLUMNS, form, sys.stdout)
+            emit(_told(_figures(arguments, settings)), _COLUMNS, form, sys.stdout)
     except RevirtError as error:
         print(f"bench: {printable(str(error))}", file=sys.stderr)
         if error.hint:
@@ -70,6 +70,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _told(figures: Iterable[Figure]) -> Iterator[Figure]:
+    """Pass *figures* on, each noted as it comes: a table waits for the last, which may take an hour."""
+    for figure in figures:
+        bar = f", bar {figure.bar:g}" if figure.bar is not None else ""
+        what = f"{figure.comparison}, {figure.subject}, {figure.quantity}"
+        _note(f"{what}: {figure.value:,.4g} {figure.unit}".rstrip() + bar)
+        yield figure
 
 
 def _figures(arguments: argparse.Namespace, settings: Settings) -> Iterator[Figure]:
@@ -86,7 +95,8 @@ def _figures(arguments: argparse.Namespace, settings: Settings) -> Iterator[Figu
         for guest in compute.compute_guests():
             yield from compute.compare_compute(guest, settings)
     if "checkpoints" in wanted:
-        yield from checkpoints.measure_pauses(WORKLOADS["forks"], settings)
+        for name in ("boot", "forks"):
+            yield from checkpoints.measure_pauses(WORKLOADS[name], settings)
         yield from checkpoints.measure_restore(WORKLOADS["forks"], settings)
     if "help" in wanted:
         yield from recording.measure_help(settings)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from revirt.checkpoint.format import (
     CHECKPOINT_FRAME,
@@ -190,7 +191,8 @@ def _flip_value(event: Event, chance: random.Random) -> tuple[Event, str]:
         return event._replace(data=bytes(data)), f"byte {offset} of data, bit {bit}"
     bit = chance.randrange(_BITS[name])
     value = getattr(event, name) ^ (1 << bit)
-    return event._replace(**{name: bool(value) if name == "halted" else value}), f"{name}, bit {bit}"
+    fields: dict[str, Any] = {**event._asdict(), name: bool(value) if name == "halted" else value}
+    return Event(**fields), f"{name}, bit {bit}"
 
 
 def _flip_checkpoint(directory: Path, chance: random.Random, *, in_map: bool) -> str:

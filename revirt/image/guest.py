@@ -38,6 +38,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from revirt.errors import GuestError, UnknownGuestError, UsageError
@@ -247,4 +248,14 @@ def _memory(machine: Table) -> int:
 
 
 def _sha256(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return _hash_file(path, 0, 0)  # which says what is wrong with it
+    return _hash_file(path, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _hash_file(path: Path, _modified_ns: int, _size: int) -> str:
+    """Return the file's digest, once for each time that it was changed: a run asks twice."""
     return hashlib.sha256(read_file(path, "the file", limit=MAX_FILE_SIZE)).hexdigest()

@@ -6,7 +6,7 @@ hashes of events.  So the search works with what can be computed again:
 1. The stretch since the last good checkpoint is replayed once more.  If the two replays differ from each other, the
    emulation is not deterministic here; halving the stretch finds the branch at which they part, and comparing them
    there names what differs.  If it differed only once, the replay that failed is compared with one that did not.
-2. If they agree, the recording and this replay disagree.  Where the digest that failed belongs to a checkpoint, the
+2. If they agree, the recording and this replay disagree.  Where a checkpoint was taken at the moment that failed, the
    recorded state is at hand: comparing names the registers, device fields and memory that differ.  For memory and
    devices, halving the stretch finds the branch at which this replay gave the first of them its differing value.
 """
@@ -20,7 +20,6 @@ from typing import Any
 
 from revirt.core import PAGE_SIZE
 from revirt.errors import CorruptError, DivergenceError
-from revirt.log.events import Kind
 from revirt.machine.machine import Machine
 from revirt.machine.state import to_plain
 from revirt.recording import CheckpointInfo
@@ -46,8 +45,8 @@ class Difference:
         return {"name": self.name, "recorded": self.recorded, "replayed": self.replayed}
 
 
-def locate_divergence(failed: ReplaySession, error: DivergenceError) -> dict[str, Any]:
-    """Return what can be found out about the beginning of *error*, which ended the session *failed*.
+def locate_divergence(failed: ReplaySession) -> dict[str, Any]:
+    """Return what can be found out about the beginning of the divergence that ended the session *failed*.
 
     Keys: ``between`` (branch counts of the last state known equal and of the difference), ``cause`` ("recording" or
     "emulation"), ``differs`` (rows of name, recorded, replayed) and ``branch`` (where it began, None if that could
@@ -74,7 +73,7 @@ def locate_divergence(failed: ReplaySession, error: DivergenceError) -> dict[str
             differences = _differences(again.machine, failed.machine)
             found["branch"] = _begin(differences, again, start, end)
     else:
-        differences = _compare_with_recorded(failed, error)
+        differences = _compare_with_recorded(failed)
         found["branch"] = _begin(differences, again, start, end)
     found["differs"] = [each.to_plain() for each in differences]
     return found
@@ -96,11 +95,12 @@ def _compare_memory(recorded: Machine, replayed: Machine) -> Iterator[Difference
         if theirs[start : start + PAGE_SIZE] != ours[start : start + PAGE_SIZE]:
             first = next(at for at in range(start, start + PAGE_SIZE) if theirs[at] != ours[at])
             end = min(first + SHOWN_BYTES, start + PAGE_SIZE)
+            differing = [at for at in range(first, end) if theirs[at] != ours[at]]
             yield Difference(
                 f"page {start // PAGE_SIZE:#x}, memory at {first:#x}",
                 bytes(theirs[first:end]).hex(),
                 bytes(ours[first:end]).hex(),
-                _memory_at(first, end),
+                _memory_at(differing),
             )
 
 
@@ -120,21 +120,20 @@ def _compare_devices(recorded: Machine, replayed: Machine) -> Iterator[Differenc
         yield Difference("halted", str(recorded.halted), str(replayed.halted))
 
 
-def _memory_at(start: int, end: int) -> Callable[[Machine], object]:
-    return lambda machine: bytes(machine.core.ram[start:end])
+def _memory_at(addresses: list[int]) -> Callable[[Machine], object]:
+    return lambda machine: [machine.core.ram[address] for address in addresses]
 
 
 def _field_of(device: str, field: str) -> Callable[[Machine], object]:
     return lambda machine: to_plain(machine.board.save()[device])[field]
 
 
-def _compare_with_recorded(failed: ReplaySession, error: DivergenceError) -> list[Difference]:
-    """Compare with the checkpoint that stands where a digest failed; nothing if there is none."""
-    last = failed.replayer.last
-    if last is None or last.kind != Kind.DIGEST or error.what not in ("cpu", "ram", "devices"):
-        return []
+def _compare_with_recorded(failed: ReplaySession) -> list[Difference]:
+    """Compare with the checkpoint that was taken where the replay failed; nothing if there is none."""
+    moment = failed.machine.moment()
     for info in failed.recording.checkpoints:
-        if info.event == failed.replayer.next_event:
+        is_ahead = info.event >= failed.replayer.next_event
+        if is_ahead and (info.branches, info.halted) == (moment.branches, moment.halted):
             try:
                 recorded = ReplaySession(failed.recording, checkpoint=info.number).machine
             except CorruptError as damage:

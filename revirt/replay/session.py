@@ -189,7 +189,7 @@ def replay(
         # Here, not above: locating builds on this module.
         from revirt.replay.divergence import locate_divergence
 
-        located = locate_divergence(session, error) if locate else {}
+        located = locate_divergence(session) if locate else {}
         divergence = Divergence(error.position, error.what, error.expected, error.found, located)
     replayer = session.replayer
     return ReplayReport(

@@ -78,9 +78,7 @@ def test_replay_from_every_checkpoint_in_a_new_process(
 ) -> None:
     recording = recording_of("debian", clock, checkpoint_every=CHECKPOINT_EVERY)
 
-    reports = [
-        replay_elsewhere(recording, "--from", str(info.number)) for info in recording.checkpoints
-    ]
+    reports = [replay_elsewhere(recording, "--from", str(info.number)) for info in recording.checkpoints]
 
     assert len(reports) >= 4
     assert [(report["status"], report["exact"]) for report in reports] == [(0, True)] * len(reports), reports

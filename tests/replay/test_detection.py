@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import damage
+import prove
 import pytest
 from library import RecordingOf
 
@@ -36,9 +37,16 @@ def detect(recording: Recording, kind: str, copy: Path, seed: int, *, locate: bo
 
 
 @pytest.mark.parametrize("kind", damage.FLIPS)
-@pytest.mark.parametrize(("name", "clock", "options"), SMALL, ids=[f"{name}-{clock}" for name, clock, _ in SMALL])
+@pytest.mark.parametrize(
+    ("name", "clock", "options"), SMALL, ids=[f"{name}-{clock}" for name, clock, _ in SMALL]
+)
 def test_a_flipped_bit_is_reported(
-    name: str, clock: ClockMode, options: dict[str, object], kind: str, recording_of: RecordingOf, tmp_path: Path
+    name: str,
+    clock: ClockMode,
+    options: dict[str, object],
+    kind: str,
+    recording_of: RecordingOf,
+    tmp_path: Path,
 ) -> None:
     recording = recording_of(name, clock, **options)
 
@@ -84,3 +92,18 @@ def test_a_checkpoint_that_is_only_passed_is_checked_too(recording_of: Recording
 
     assert verdict.word == "refused"
     assert "its memory is not the one that the log names" in verdict.detail
+
+
+def test_the_proof_fails_if_a_change_goes_unnoticed(
+    recording_of: RecordingOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = recording_of("vuln", "host").path
+    monkeypatch.setitem(damage.FLIPS, "nothing", lambda _directory, _chance: "nothing was changed")
+
+    noticed = prove.prove_flip(source, "page", "1", tmp_path / "page")
+    unnoticed = prove.prove_flip(source, "nothing", "1", tmp_path / "nothing")
+
+    assert (noticed.trials, noticed.failures) == (1, [])
+    assert len(unnoticed.failures) == 1
+    assert not (tmp_path / "page").exists()
+    assert (tmp_path / "nothing").exists(), "what failed is kept"

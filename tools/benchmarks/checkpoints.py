@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
 
 from benchmarks.measure import Figure, Settings, figure, work
 from benchmarks.recording import record
@@ -15,26 +16,43 @@ PAUSE_NS = 5_000_000
 RESTORE_BAR_MS = 150.0
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A checkpoint taken: times in seconds, ``cpu_seconds`` of the thread that runs the guest."""
+
+    seconds: float
+    cpu_seconds: float
+    pages: int
+
+    @property
+    def share(self) -> float:
+        """What was used of the time allowed for so many written pages."""
+        return self.seconds * 1e9 / (PAUSE_NS + self.pages * PAUSE_NS_PER_PAGE)
+
+
+_ALLOWED = "(5 ms + 10 us a page)"
+_PAUSE_QUANTITIES: tuple[tuple[str, str, Callable[[Sequence[Pause]], float], float | None], ...] = (
+    ("median pause", "ms", lambda pauses: 1e3 * median(pause.seconds for pause in pauses), None),
+    ("median CPU time", "ms", lambda pauses: 1e3 * median(pause.cpu_seconds for pause in pauses), None),
+    ("pages written since the last", "", lambda pauses: median(pause.pages for pause in pauses), None),
+    (f"median / {_ALLOWED}", "", lambda pauses: median(pause.share for pause in pauses), 1.0),
+    (f"worst / {_ALLOWED}", "", lambda pauses: max(pause.share for pause in pauses), 1.0),
+)
+
+
 def measure_pauses(workload: Workload, settings: Settings) -> Iterator[Figure]:
     """Yield how long checkpoints hold up the guest while it does *workload*; a round is a recording with many.
 
     Of each recording the median checkpoint is taken, and the worst.
     """
-    medians, worst, rates = list[float](), list[float](), list[float]()
-    pages = list[float]()
+    outcomes = []
     for number in range(settings.rounds):
         settings.note(f"pauses of {workload.name}: round {number + 1} of {settings.rounds}")
-        taken = work("pauses", workload.write_script(settings.scratch("script")))["pauses"]
-        shares = [pause["seconds"] * 1e9 / allowed_ns(pause["pages"]) for pause in taken]
-        medians.append(statistics.median(shares))
-        worst.append(max(shares))
-        pages.append(statistics.median(pause["pages"] for pause in taken))
-        rates.append(statistics.median(pause["seconds"] for pause in taken) * 1e3)
+        pauses = work("pauses", workload.write_script(settings.scratch("script")))["pauses"]
+        outcomes.append([Pause(**pause) for pause in pauses])
     subject = f"checkpoint of {workload.name}"
-    yield figure("pause", subject, "median pause", "ms", rates)
-    yield figure("pause", subject, "pages written since the last", "", pages)
-    yield figure("pause", subject, "median / (5 ms + 10 us a page)", "", medians, 1.0)
-    yield figure("pause", subject, "worst / (5 ms + 10 us a page)", "", worst, 1.0)
+    for quantity, unit, value, bar in _PAUSE_QUANTITIES:
+        yield figure("pause", subject, quantity, unit, [value(pauses) for pauses in outcomes], bar)
 
 
 def measure_restore(workload: Workload, settings: Settings) -> Iterator[Figure]:
@@ -54,11 +72,6 @@ def measure_restore(workload: Workload, settings: Settings) -> Iterator[Figure]:
     yield figure(
         "restore", subject, "pages that are not zero", "", [outcome["pages"] for outcome in outcomes]
     )
-
-
-def allowed_ns(pages: float) -> float:
-    """Return how long a checkpoint with *pages* written pages may hold up the guest."""
-    return PAUSE_NS + pages * PAUSE_NS_PER_PAGE
 
 
 def _in_ms(outcomes: Sequence[dict[str, float]], key: str) -> list[float]:

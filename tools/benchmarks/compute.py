@@ -78,17 +78,23 @@ def compare_compute(guest: ComputeGuest, settings: Settings) -> Iterator[Figure]
         return {"bare": _sample(work("bare", image))}
 
     def machine() -> Mapping[str, Sample]:
-        command = ["record", "--kernel", image, "--memory", "64M", "--clock", settings.clock]
-        return {"machine": _sample(json.loads(run(_recorded(command, settings)).output))}
+        path = settings.scratch("recording")
+        kernel: list[str | Path] = [
+            "record",
+            "--kernel",
+            image,
+            "--memory",
+            "64M",
+            "--batch",
+            "--clock",
+            settings.clock,
+        ]
+        return {"machine": _sample(json.loads(run(revirt_command(*kernel, "--json", "-o", path)).output))}
 
     samples = alternate([bare, machine], settings, guest.name)
     ours, theirs = samples["machine"], samples["bare"]
     yield ratio("machine / bare Unicorn", guest.name, "CPU time", cpus(ours), cpus(theirs), guest.bar)
     yield ratio("machine / bare Unicorn", guest.name, "wall time", walls(ours), walls(theirs))
-
-
-def _recorded(command: list[str | Path], settings: Settings) -> list[str | Path]:
-    return revirt_command(*command, "--batch", "--json", "-o", settings.scratch("recording"))
 
 
 def _sample(outcome: Mapping[str, float]) -> Sample:

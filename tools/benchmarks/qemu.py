@@ -58,6 +58,9 @@ def compare_qemu(workload: Workload, settings: Settings) -> Iterator[Figure]:
     yield ratio("revirt / QEMU recorded", name, "recorded, whole run", walls(ours), walls(recorded))
     yield ratio("revirt / QEMU plain", name, "recorded, whole run", walls(ours), walls(plain))
     yield ratio("revirt / QEMU replay", name, "replay, whole run", walls(our_replay), walls(replayed), bar)
+    yield ratio("revirt / QEMU recorded", name, "CPU time", cpus(ours), cpus(recorded))
+    yield ratio("revirt / QEMU plain", name, "CPU time", cpus(ours), cpus(plain))
+    yield ratio("revirt / QEMU replay", name, "CPU time", cpus(our_replay), cpus(replayed))
     yield ratio("QEMU recorded / plain", name, "CPU time", cpus(recorded), cpus(plain))
     yield ratio("QEMU replay / recorded", name, "wall time", walls(replayed), walls(recorded))
 

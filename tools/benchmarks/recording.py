@@ -33,7 +33,7 @@ _MILLION = 1e6
 def compare_recording(workload: Workload, settings: Settings) -> Iterator[Figure]:
     """Yield recorded / unrecorded and replay / record for *workload*."""
     script = workload.write_script(settings.scratch("script"))
-    common = ["record", GUEST, "--clock", settings.clock, "--script", script, "--json"]
+    common: list[str | Path] = ["record", GUEST, "--clock", settings.clock, "--script", script, "--json"]
 
     def unrecorded() -> Mapping[str, Sample]:
         return {"unrecorded": run(revirt_command(*common, "--no-record"))}

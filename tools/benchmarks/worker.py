@@ -46,10 +46,8 @@ def instructions(path: Path) -> dict[str, Any]:
     from revirt.recording import Recording
     from revirt.replay import count_instructions
 
-    count = 0
-    for _, count in count_instructions(Recording.open(path)):
-        pass
-    return {"instructions": count}
+    # The last event is the end of the run.
+    return {"instructions": max(count for _, count in count_instructions(Recording.open(path)))}
 
 
 def restore(path: Path) -> dict[str, Any]:
@@ -57,13 +55,14 @@ def restore(path: Path) -> dict[str, Any]:
     from revirt.recording import Recording
     from revirt.replay import ReplaySession
 
-    wall = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     recording = Recording.open(path)
     last = recording.checkpoints[-1].number
     session = ReplaySession(recording, checkpoint=last)
-    seconds = time.perf_counter() - wall
+    seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+    assert session.machine.core.branches == recording.checkpoints[-1].branches
     pages = recording.load_checkpoint(last).page_count
-    return {"seconds": seconds, "pages": pages, "branches": session.machine.core.branches}
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "pages": pages}
 
 
 def pauses(path: Path) -> dict[str, Any]:
@@ -99,9 +98,10 @@ def _watch_checkpoints(session: Any, taken: list[dict[str, float]]) -> None:
     def timed(self: Any, machine: Any, *, with_checkpoint: bool) -> None:
         nonlocal pages
         pages = 0
-        started = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.thread_time()
         mark(self, machine, with_checkpoint=with_checkpoint)
-        taken.append({"seconds": time.perf_counter() - started, "pages": pages})
+        seconds, cpu_seconds = time.perf_counter() - wall, time.thread_time() - cpu
+        taken.append({"seconds": seconds, "cpu_seconds": cpu_seconds, "pages": pages})
 
     session._changed_pages = counted
     session._Recording.mark = timed

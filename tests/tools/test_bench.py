@@ -1,0 +1,216 @@
+"""The benchmark: its arithmetic, its way of running processes, and one tiny guest measured in earnest."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import bench
+import pytest
+from benchmarks import compute
+from benchmarks.measure import Sample, Settings, Step, alternate, cpus, figure, ratio, run, work
+from benchmarks.workloads import WORKLOADS
+
+from revirt.errors import HostError
+from revirt.monitor.script import Expect, Script, Send
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(rounds=3, clock="virtual", directory=tmp_path, note=lambda _: None)
+
+
+def _python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+# -- figures ---------------------------------------------------------------------------------------------------
+
+
+def test_a_ratio_is_taken_within_a_round() -> None:
+    # The host was ten times slower in the last round, for both.
+    found = ratio("a / b", "work", "CPU time", [1.1, 1.2, 12.0], [1.0, 1.0, 10.0])
+
+    assert (found.value, found.least, found.greatest) == pytest.approx((1.2, 1.1, 1.2))
+    assert (found.first, found.second) == (1.2, 1.0)
+
+
+@pytest.mark.parametrize(("bar", "is_met"), [(1.2, True), (1.19, False), (None, None)])
+def test_a_figure_says_whether_its_bar_is_met(bar: float | None, is_met: bool | None) -> None:
+    found = figure("size", "work", "log", "bytes", [1.3, 1.2, 1.1], bar)
+
+    assert found.is_met is is_met
+
+
+def test_every_other_round_runs_backwards(settings: Settings) -> None:
+    order = []
+
+    def variant(name: str) -> dict[str, Sample]:
+        order.append(name)
+        return {name: Sample(wall=1.0, cpu=len(order))}
+
+    samples = alternate([lambda: variant("a"), lambda: variant("b")], settings, "work")
+
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert cpus(samples["a"]) == [1, 4, 5]
+
+
+# -- processes -------------------------------------------------------------------------------------------------
+
+
+def test_cpu_time_is_that_of_the_one_process() -> None:
+    busy = run(_python("import time\nwhile time.process_time() < 0.3: pass"))
+    idle = run(_python("import time\ntime.sleep(0.3)"))
+
+    assert busy.cpu >= 0.3
+    assert idle.wall >= 0.3
+    assert idle.cpu < busy.cpu
+
+
+def test_a_conversation_waits_for_what_it_answers() -> None:
+    code = "print('name?', flush=True); print('hello', input())"
+
+    sample = run(_python(code), [Step(b"name?", b"guest\n"), Step(b"hello guest")])
+
+    assert sample.output == b"name?\nhello guest\n"
+    assert 0 < sample.seen[0] <= sample.seen[1] <= sample.wall
+
+
+def test_a_text_is_not_found_before_the_one_it_follows() -> None:
+    sample = run(_python("print('b a b')"), [Step(b"a"), Step(b"b")])
+
+    assert len(sample.seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "conversation", "said"),
+    [
+        ("import sys; print('no disk', file=sys.stderr); sys.exit(3)", [], "status 3, having said: no disk"),
+        ("print('bye')", [Step(b"ready")], "status 0, having said: bye"),
+        ("import time; time.sleep(600)", [], "status -9, having said: nothing"),
+    ],
+    ids=["fails", "ends early", "hangs"],
+)
+def test_a_run_that_goes_wrong_says_how(code: str, conversation: list[Step], said: str) -> None:
+    with pytest.raises(HostError, match=said):
+        run(_python(code), conversation, timeout_s=5)
+
+
+def test_a_missing_program_is_named() -> None:
+    with pytest.raises(HostError, match="cannot run no-such-program"):
+        run(["no-such-program"])
+
+
+# -- workloads -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_workload_is_a_script_that_revirt_reads(name: str, tmp_path: Path) -> None:
+    workload = WORKLOADS[name]
+
+    script = Script.load(workload.write_script(tmp_path / "script"))
+
+    texts = [(type(c), c.text) for c in script.commands if isinstance(c, Expect | Send)]
+    said = [
+        pair for step in workload.steps() for pair in ((Expect, step.expect), (Send, step.send)) if pair[1]
+    ]
+    assert texts == said
+
+
+@pytest.mark.parametrize("name", [name for name in WORKLOADS if WORKLOADS[name].proof])
+def test_the_echo_of_a_command_is_no_proof_that_it_ran(name: str) -> None:
+    workload = WORKLOADS[name]
+
+    assert workload.proof not in workload.command
+
+
+# -- a guest that computes -------------------------------------------------------------------------------------
+
+
+def test_the_machine_and_bare_unicorn_compute_the_same(settings: Settings) -> None:
+    mixed, tight = compute.compute_guests(passes=1, iterations=1_000_000)
+    settings = Settings(1, "virtual", settings.directory, settings.note)
+
+    found = [each for guest in (mixed, tight) for each in compute.compare_compute(guest, settings)]
+
+    assert [(each.quantity, each.bar) for each in found] == [
+        ("CPU time", 1.25),
+        ("wall time", None),
+        ("CPU time", None),
+        ("wall time", None),
+    ]
+    assert all(each.value > 0 for each in found)
+
+
+def test_a_guest_that_computes_something_else_is_no_measurement(settings: Settings) -> None:
+    wrong = compute.ComputeGuest("wrong", ("-DPASSES=1", "-DEXPECTED=0"), None)
+
+    with pytest.raises(HostError, match="something else: exit code 1"):
+        list(compute.compare_compute(wrong, settings))
+
+
+def test_instructions_are_those_that_the_guest_executed(tmp_path: Path) -> None:
+    _, tight = compute.compute_guests(iterations=100_000)
+    image = compute.build(tight, tmp_path / "tight.elf")
+    recorded = tmp_path / "recording"
+    run([sys.executable, "-m", "revirt", "record", "--kernel", image, "--batch", "--json", "-o", recorded])
+
+    count = work("instructions", recorded)["instructions"]
+
+    # Five a turn, and a few dozen to get there and away.
+    assert 500_000 < count < 500_100
+
+
+# -- the command line ------------------------------------------------------------------------------------------
+
+
+def test_help_is_measured_and_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    status = bench.main(["help", "--rounds", "1", "--json"])
+
+    (found,) = json.loads(capsys.readouterr().out)
+    assert status == 0
+    assert (found["subject"], found["unit"], found["rounds"], found["bar"]) == ("revirt --help", "s", 1, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["speed"], "no comparison is called speed; there are recording,"),
+        (["--rounds", "0"], "'0' is not a number of rounds"),
+        (["-w", "cpu"], "invalid choice: 'cpu'"),
+    ],
+)
+def test_a_wrong_command_line_is_explained(
+    arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        bench.main(arguments)
+
+    assert raised.value.code == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_a_guest_that_is_not_built_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REVIRT_CACHE", str(tmp_path))
+
+    status = bench.main(["recording", "--rounds", "1"])
+
+    assert status == 1
+    assert "revirt guest build debian" in capsys.readouterr().err
+
+
+def test_without_qemu_the_boot_is_left_out_and_qemu_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench.qemu, "is_installed", lambda: False)
+    monkeypatch.setattr(bench, "_check_guest", lambda _: None)
+
+    statuses = [bench.main(["boot"]), bench.main(["boot", "--qemu"])]
+
+    assert statuses == [0, 1]
+    said = capsys.readouterr().err
+    assert "boot is left out" in said
+    assert "QEMU is not installed" in said
