@@ -1,7 +1,8 @@
 """The CPU core: Unicorn's x86, with the clock, exact stops and exception delivery that record and replay need.
 
 The core counts *taken branches*: the number of times execution continued anywhere other than at the byte after the
-previous instruction.  It stops only on a taken branch or at a HLT.  Memory below ``ram_size`` is ordinary RAM, kept
+previous instruction.  (A REP instruction goes back to itself after every iteration, the last included.)  It stops
+only on a taken branch or at a HLT.  Memory below ``ram_size`` is ordinary RAM, kept
 by the core and visible as ``Core.ram``; everything else that a guest touches is MMIO.
 
 Unless said otherwise methods may be called only while the guest is not running; ``request_stop`` may be called from
@@ -25,7 +26,7 @@ STOP_INTERRUPTIBLE: Final[int]
 STOP_HALT: Final[int]
 """The guest executed HLT."""
 STOP_SHUTDOWN: Final[int]
-"""Triple fault: an exception could not be delivered, nor could the double fault after it."""
+"""The guest cannot go on (a triple fault, a jump out of memory, what Unicorn gives up at): ``fault`` says why."""
 STOP_STEPS: Final[int]
 """`Core.step` executed as many instructions as it was asked to."""
 
@@ -127,7 +128,8 @@ class Core:
     def set_cpuid(self, leaves: dict[tuple[int, int], tuple[int, int, int, int]], /) -> None:
         """Set what CPUID answers: ``(leaf, subleaf)`` to (eax, ebx, ecx, edx).
 
-        A leaf without that subleaf answers as its subleaf 0; a leaf that is absent answers zeros.
+        A leaf without that subleaf answers as its subleaf 0; a leaf that is absent answers zeros.  Raises ValueError
+        or OverflowError, and changes nothing, if *leaves* are not like that.
         """
 
     def set_clock(self, base_ns: int, base_branches: int, ns_per_branch: int, /) -> None:
@@ -138,7 +140,7 @@ class Core:
     def start(
         self, mode: int, pc: int, registers: dict[str, int], gdt_base: int, gdt_limit: int, cr3: int, /
     ) -> None:
-        """Reset the CPU into *mode* (``MODE_*``) at *pc*.
+        """Reset the CPU, all of its registers, into *mode* (``MODE_*``) at *pc*.
 
         Real mode: all segments 0.  Protected mode: flat 4 GiB segments (code selector 0x10, data 0x18), paging off.
         Long mode: likewise, 64-bit code, paging on with *cr3* and PAE.  *registers* are general registers by their
@@ -146,7 +148,11 @@ class Core:
         """
 
     def registers(self) -> dict[str, int]:
-        """Return every architectural register by name, in a fixed order (vector and x87 ones as integers)."""
+        """Return every register of the CPU by name, in a fixed order (vector and x87 ones as integers).
+
+        Machine-specific registers without a name of their own are called ``msr.`` and their number.  ``hflags`` is
+        Unicorn's summary of the mode: bits 0 and 1 are the privilege level, bit 3 is the shadow of STI or MOV SS.
+        """
 
     def digest_input(self) -> bytes:
         """Return the architectural state of the CPU, the clock included, as canonical bytes."""
@@ -155,12 +161,13 @@ class Core:
         """Return a 16-bit hash of the general registers and flags."""
 
     def save(self) -> bytes:
-        """Return the CPU's state, the clock included."""
+        """Return the CPU's state, the clock included: nothing but what `registers` shows; equal states, equal bytes."""
 
     def restore(self, state: bytes, /) -> None:
         """Replace the CPU's state by what `save` returned; drops all translations.
 
-        Raises ValueError if *state* is not of this core's layout.
+        Raises ValueError if *state* is not of this core's layout.  Otherwise its content may be anything: what a guest
+        could not have set is left out.
         """
 
     # -- memory -------------------------------------------------------------------------------------------------
@@ -187,7 +194,7 @@ class Core:
         """The 64-bit hash of every page of RAM as of the last `scan` (read-only bytes, 8 per page)."""
 
     def take_changed(self) -> bytes:
-        """Return the numbers (32-bit little-endian, ascending) of pages found changed since the last call; forget them."""
+        """Return and forget the numbers (32-bit little-endian, ascending) of pages found changed so far."""
 
     def read_pages(self, numbers: bytes | memoryview, /) -> bytes:
         """Return the contents of the pages with these *numbers* (32-bit little-endian), concatenated."""

@@ -5,8 +5,11 @@
  *   state         the architectural state: registers, digests, saved states
  *   exceptions    what Unicorn leaves to its user: delivery through the IDT, SYSCALL, SYSENTER, port permissions
  *   pages         which pages were written, page hashes
- *   engine        hooks, the branch clock, running and stopping
- *   module        the Python type
+ *   engine        the branch clock, running and stopping
+ *   intercept     what Unicorn hands over: exceptions, system calls, CPUID, ports and MMIO
+ *   backstage     memory of the core's own; hardware breakpoints
+ *   module        the Python type: running it, devices
+ *   views         its memory and state
  *
  * _core.pyi says what each operation means. */
 #ifndef REVIRT_CORE_H
@@ -183,7 +186,6 @@ struct Core {
     uint32_t resume_size;
     uint64_t limit;
     _Atomic uint32_t attention;
-    bool intr;
     Stop stop;
     bool is_running;
     char fault[FAULT_TEXT];
@@ -287,15 +289,36 @@ void engine_set_counting(Core *core, bool on);
 /* Physical memory was written by something else than guest code. */
 void engine_written(Core *core, uint64_t start, uint64_t size);
 void engine_drop_translations(Core *core);
-const char *engine_map_mmio(Core *core, uint64_t start, uint64_t size);
 /* Forget what belongs to the state that the CPU had before it was given another. */
 void engine_adopt_state(Core *core);
-/* Insert the hardware breakpoints that DR0-3 and DR7 describe, instead of those inserted now.  Leaves the rest of the
- * CPU's state in disorder. */
-void engine_set_breakpoints(Core *core, const uint64_t addresses[4], uint64_t dr7);
 uint64_t engine_clock_ns(const Core *core);
 /* Where to go when libunicorn calls abort() in this thread; NULL: nowhere. */
 extern _Thread_local sigjmp_buf *engine_rescue;
+/* Run from the CPU's present state until a hook stops it or it halts; an abort() of libunicorn's is a shutdown. */
+uc_err engine_emulate(Core *core);
+const char *engine_add_hook(Core *core, int type, void *callback, int instruction);
+uint8_t *engine_map_memory(uint64_t size);
+
+/* ---- intercept.c ------------------------------------------------------------------------------------------- */
+
+const char *intercept_init(Core *core);
+const char *intercept_map_mmio(Core *core, uint64_t start, uint64_t size);
+/* Deliver the #GP of an IN or OUT that was refused, now that the engine has stopped. */
+void intercept_deliver_port_fault(Core *core);
+
+/* ---- backstage.c ------------------------------------------------------------------------------------------- */
+
+#define BACKSTAGE_START (1ull << 51)
+#define BACKSTAGE_EMPTY_PAGE_TABLE (BACKSTAGE_START + PAGE_SIZE)
+
+const char *backstage_init(Core *core);
+void backstage_deinit(Core *core);
+/* Insert the hardware breakpoints that DR0-3 and DR7 describe, instead of those inserted now.  Leaves the rest of the
+ * CPU's state in disorder. */
+void backstage_set_breakpoints(Core *core, const uint64_t addresses[4], uint64_t dr7);
+/* Whether the loaded state has a breakpoint in the block at linear *address* that Unicorn would never return from. */
+bool backstage_is_lost(Core *core, uint64_t address, uint64_t size);
+void backstage_run(Core *core, const uint64_t addresses[4], uint64_t dr7);
 void engine_shut_down(Core *core, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -1,25 +1,9 @@
 /* The Python type: arguments in, results out, the GIL, and exceptions of callbacks.  _core.pyi documents it. */
 #define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "module.h"
 
-#include <errno.h>
 #include <string.h>
-
-#include "core.h"
-
-#define UNICORN_VERSION "2.1.4"
-#define UNICORN_TAG "214" /* in saved states */
-enum { UNICORN_MAJOR = 2, UNICORN_MINOR = 1, UNICORN_PATCH = 4 };
-
-enum { PORT_IN, PORT_OUT, MMIO_READ, MMIO_WRITE, CALLBACKS };
-
-typedef struct {
-    PyObject_HEAD
-    Core core;
-    PyObject *callbacks[CALLBACKS];
-    PyObject *error; /* what a callback raised, to be raised from run() */
-    PyThreadState *thread; /* while the guest runs without the GIL */
-} CoreObject;
+#include <structmember.h>
 
 static CoreObject *object_of(Core *core)
 {
@@ -150,7 +134,7 @@ static int core_clear(CoreObject *self)
 
 /* ---- running ------------------------------------------------------------------------------------------------ */
 
-static bool refuse_while_running(CoreObject *self)
+bool core_refuse_while_running(CoreObject *self)
 {
     if (self->core.uc == NULL)
         PyErr_SetString(PyExc_RuntimeError, "the core is not initialised");
@@ -164,7 +148,7 @@ static bool refuse_while_running(CoreObject *self)
 static PyObject *run(CoreObject *self, Stop (*engine)(Core *, uint64_t), PyObject *argument)
 {
     uint64_t count = PyLong_AsUnsignedLongLong(argument);
-    if (PyErr_Occurred() || refuse_while_running(self))
+    if (PyErr_Occurred() || core_refuse_while_running(self))
         return NULL;
     self->thread = PyEval_SaveThread();
     Stop stop = engine(&self->core, count);
@@ -200,7 +184,7 @@ static PyObject *core_request_stop(CoreObject *self, PyObject *unused)
 static PyObject *core_interrupt(CoreObject *self, PyObject *argument)
 {
     long vector = PyLong_AsLong(argument);
-    if (PyErr_Occurred() || refuse_while_running(self))
+    if (PyErr_Occurred() || core_refuse_while_running(self))
         return NULL;
     if (vector < 0 || vector > 255)
         return PyErr_Format(PyExc_ValueError, "%ld is not an interrupt vector", vector);
@@ -223,9 +207,9 @@ static PyObject *core_set_callbacks(CoreObject *self, PyObject *args)
 static PyObject *core_map_mmio(CoreObject *self, PyObject *args)
 {
     unsigned long long start, size;
-    if (!PyArg_ParseTuple(args, "KK", &start, &size) || refuse_while_running(self))
+    if (!PyArg_ParseTuple(args, "KK", &start, &size) || core_refuse_while_running(self))
         return NULL;
-    const char *failure = engine_map_mmio(&self->core, start, size);
+    const char *failure = intercept_map_mmio(&self->core, start, size);
     if (failure != NULL)
         return PyErr_Format(PyExc_ValueError, "cannot map MMIO at %#llx: %s", start, failure);
     Py_RETURN_NONE;
@@ -277,318 +261,7 @@ static PyObject *core_set_clock(CoreObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* ---- CPU state ---------------------------------------------------------------------------------------------- */
-
-static bool parse_registers(PyObject *registers, uint64_t *values)
-{
-    static const char *const NAMES[GENERAL_REGISTERS] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-                                                         "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
-    PyObject *key, *value;
-    Py_ssize_t at = 0;
-    while (PyDict_Next(registers, &at, &key, &value)) {
-        const char *name = PyUnicode_AsUTF8(key);
-        int i = 0;
-        if (name == NULL)
-            return false;
-        while (i < GENERAL_REGISTERS && strcmp(name, NAMES[i]) != 0)
-            i++;
-        if (i == GENERAL_REGISTERS) {
-            PyErr_Format(PyExc_ValueError, "no general register is called %s", name);
-            return false;
-        }
-        values[i] = PyLong_AsUnsignedLongLong(value);
-        if (PyErr_Occurred())
-            return false;
-    }
-    return true;
-}
-
-static PyObject *core_start(CoreObject *self, PyObject *args)
-{
-    CpuStart start = {0};
-    int mode;
-    unsigned long long pc, gdt_base, cr3;
-    PyObject *registers;
-    if (!PyArg_ParseTuple(args, "iKO!KIK", &mode, &pc, &PyDict_Type, &registers, &gdt_base, &start.gdt_limit, &cr3))
-        return NULL;
-    if (refuse_while_running(self) || !parse_registers(registers, start.regs))
-        return NULL;
-    if (mode < MODE_REAL || mode > MODE_LONG)
-        return PyErr_Format(PyExc_ValueError, "%d is not a CPU mode", mode);
-    start.mode = (CpuMode)mode;
-    start.pc = pc;
-    start.gdt_base = gdt_base;
-    start.cr3 = cr3;
-    cpu_start(&self->core, &start);
-    Py_RETURN_NONE;
-}
-
-static void add_register(void *data, const char *name, const StateValue *value, bool is_wide)
-{
-    PyObject *number = is_wide ? PyObject_CallMethod((PyObject *)&PyLong_Type, "from_bytes", "y#s", (char *)value,
-                                                     (Py_ssize_t)sizeof *value, "little")
-                               : PyLong_FromUnsignedLongLong(value->low);
-    if (number != NULL)
-        PyDict_SetItemString(data, name, number);
-    Py_XDECREF(number);
-}
-
-static PyObject *core_registers(CoreObject *self, PyObject *unused)
-{
-    (void)unused;
-    if (refuse_while_running(self))
-        return NULL;
-    PyObject *ret = PyDict_New();
-    if (ret == NULL)
-        return NULL;
-    state_visit(&self->core, add_register, ret);
-    add_register(ret, "branches", &(StateValue){.low = self->core.branches}, false);
-    add_register(ret, "clock_ns", &(StateValue){.low = engine_clock_ns(&self->core)}, false);
-    if (PyErr_Occurred())
-        Py_CLEAR(ret);
-    return ret;
-}
-
-static PyObject *core_digest_input(CoreObject *self, PyObject *unused)
-{
-    (void)unused;
-    if (refuse_while_running(self))
-        return NULL;
-    struct {
-        StateValue values[STATE_VALUES];
-        uint64_t branches, clock_ns;
-    } input = {.branches = self->core.branches, .clock_ns = engine_clock_ns(&self->core)};
-    state_save(&self->core, input.values);
-    return PyBytes_FromStringAndSize((char *)&input, sizeof input);
-}
-
-static PyObject *core_check(CoreObject *self, PyObject *unused)
-{
-    (void)unused;
-    if (refuse_while_running(self))
-        return NULL;
-    cpu_load(&self->core);
-    uint64_t hash = cpu_reg(&self->core, UC_X86_REG_RFLAGS);
-    for (int i = 0; i < GENERAL_REGISTERS; i++)
-        hash = (hash ^ self->core.cpu->regs[i]) * 0x9e3779b97f4a7c15 ^ hash >> 29;
-    return PyLong_FromUnsignedLong((hash ^ hash >> 32) >> 16 & 0xffff);
-}
-
-/* ---- saved states ------------------------------------------------------------------------------------------- */
-
-typedef struct {
-    char magic[8];
-    uint64_t branches, straight, stopped_size;
-    uint64_t clock_base_ns, clock_base_branches, ns_per_branch;
-    StateValue values[STATE_VALUES];
-} SavedState;
-
-static const char SAVED_MAGIC[8] = "rvCPU" UNICORN_TAG;
-
-static PyObject *core_save(CoreObject *self, PyObject *unused)
-{
-    Core *core = &self->core;
-    (void)unused;
-    if (refuse_while_running(self))
-        return NULL;
-    SavedState saved = {
-        .branches = core->branches,
-        .straight = core->straight,
-        .stopped_size = core->stopped_size,
-        .clock_base_ns = core->clock_base_ns,
-        .clock_base_branches = core->clock_base_branches,
-        .ns_per_branch = core->ns_per_branch,
-    };
-    memcpy(saved.magic, SAVED_MAGIC, sizeof saved.magic);
-    state_save(core, saved.values);
-    return PyBytes_FromStringAndSize((char *)&saved, sizeof saved);
-}
-
-static PyObject *core_restore(CoreObject *self, PyObject *argument)
-{
-    Core *core = &self->core;
-    char *bytes;
-    Py_ssize_t size;
-    SavedState saved;
-    if (refuse_while_running(self) || PyBytes_AsStringAndSize(argument, &bytes, &size) < 0)
-        return NULL;
-    if ((size_t)size == sizeof saved)
-        memcpy(&saved, bytes, sizeof saved);
-    if ((size_t)size != sizeof saved || memcmp(saved.magic, SAVED_MAGIC, sizeof saved.magic) != 0)
-        return PyErr_Format(PyExc_ValueError, "not a CPU state of Unicorn %s", UNICORN_VERSION);
-    state_restore(core, saved.values);
-    core->branches = saved.branches;
-    core->straight = saved.straight;
-    core->stopped_size = (uint32_t)saved.stopped_size;
-    core->clock_base_ns = saved.clock_base_ns;
-    core->clock_base_branches = saved.clock_base_branches;
-    core->ns_per_branch = saved.ns_per_branch;
-    engine_adopt_state(core);
-    Py_RETURN_NONE;
-}
-
-/* ---- memory ------------------------------------------------------------------------------------------------- */
-
-static int core_getbuffer(CoreObject *self, Py_buffer *view, int flags)
-{
-    if (self->core.ram == NULL) {
-        PyErr_SetString(PyExc_BufferError, "the core is not initialised");
-        return -1;
-    }
-    return PyBuffer_FillInfo(view, (PyObject *)self, self->core.ram, (Py_ssize_t)self->core.ram_size, 0, flags);
-}
-
-static PyObject *core_get_ram(CoreObject *self, void *closure)
-{
-    (void)closure;
-    return PyMemoryView_FromObject((PyObject *)self);
-}
-
-static PyObject *core_written(CoreObject *self, PyObject *args)
-{
-    unsigned long long start, size;
-    if (!PyArg_ParseTuple(args, "KK", &start, &size))
-        return NULL;
-    engine_written(&self->core, start, size);
-    Py_RETURN_NONE;
-}
-
-static PyObject *core_translate(CoreObject *self, PyObject *argument)
-{
-    uint64_t address = PyLong_AsUnsignedLongLong(argument), physical;
-    if (PyErr_Occurred() || refuse_while_running(self))
-        return NULL;
-    cpu_load(&self->core);
-    if (!cpu_translate(&self->core, address, &physical))
-        Py_RETURN_NONE;
-    return PyLong_FromUnsignedLongLong(physical);
-}
-
-static PyObject *core_scan(CoreObject *self, PyObject *unused)
-{
-    (void)unused;
-    if (refuse_while_running(self))
-        return NULL;
-    int64_t count;
-    Py_BEGIN_ALLOW_THREADS
-    count = pages_scan(&self->core);
-    Py_END_ALLOW_THREADS
-    return count < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLongLong(count);
-}
-
-static PyObject *core_get_page_hashes(CoreObject *self, void *closure)
-{
-    (void)closure;
-    /* A copy: the table changes with the next scan. */
-    Py_ssize_t size = (Py_ssize_t)(self->core.ram_size / PAGE_SIZE * sizeof *self->core.pages.hashes);
-    PyObject *bytes = PyBytes_FromStringAndSize((char *)self->core.pages.hashes, size);
-    PyObject *ret = bytes == NULL ? NULL : PyMemoryView_FromObject(bytes);
-    Py_XDECREF(bytes);
-    return ret;
-}
-
-static PyObject *core_take_changed(CoreObject *self, PyObject *unused)
-{
-    (void)unused;
-    if (refuse_while_running(self))
-        return NULL;
-    uint8_t *changed = self->core.pages.changed;
-    size_t pages = self->core.ram_size / PAGE_SIZE, count = 0;
-    for (size_t page = 0; page < pages; page++)
-        count += changed[page];
-    PyObject *ret = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(count * sizeof(uint32_t)));
-    if (ret == NULL)
-        return NULL;
-    uint32_t *at = (uint32_t *)PyBytes_AS_STRING(ret);
-    for (size_t page = 0; page < pages; page++)
-        if (changed[page])
-            *at++ = (uint32_t)page;
-    memset(changed, 0, pages);
-    return ret;
-}
-
-/* The page numbers in *numbers, or NULL with ValueError. */
-static const uint32_t *check_numbers(CoreObject *self, const Py_buffer *numbers)
-{
-    const uint32_t *pages = numbers->buf;
-    if (numbers->len % (Py_ssize_t)sizeof *pages != 0) {
-        PyErr_SetString(PyExc_ValueError, "page numbers are 4 bytes each");
-        return NULL;
-    }
-    for (Py_ssize_t i = 0; i < numbers->len / (Py_ssize_t)sizeof *pages; i++)
-        if (pages[i] >= self->core.ram_size / PAGE_SIZE) {
-            PyErr_Format(PyExc_ValueError, "page %u is beyond the end of memory", pages[i]);
-            return NULL;
-        }
-    return pages;
-}
-
-static PyObject *core_read_pages(CoreObject *self, PyObject *argument)
-{
-    Py_buffer numbers;
-    PyObject *ret = NULL;
-    if (refuse_while_running(self) || PyObject_GetBuffer(argument, &numbers, PyBUF_SIMPLE) < 0)
-        return NULL;
-    const uint32_t *pages = check_numbers(self, &numbers);
-    Py_ssize_t count = numbers.len / 4;
-    if (pages != NULL)
-        ret = PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)PAGE_SIZE);
-    if (ret != NULL) {
-        char *to = PyBytes_AS_STRING(ret);
-        Py_BEGIN_ALLOW_THREADS
-        for (Py_ssize_t i = 0; i < count; i++)
-            memcpy(to + i * PAGE_SIZE, self->core.ram + (size_t)pages[i] * PAGE_SIZE, PAGE_SIZE);
-        Py_END_ALLOW_THREADS
-    }
-    PyBuffer_Release(&numbers);
-    return ret;
-}
-
-static PyObject *core_write_pages(CoreObject *self, PyObject *args)
-{
-    Py_buffer numbers, contents;
-    PyObject *ret = NULL;
-    if (!PyArg_ParseTuple(args, "y*y*", &numbers, &contents))
-        return NULL;
-    const uint32_t *pages = refuse_while_running(self) ? NULL : check_numbers(self, &numbers);
-    Py_ssize_t count = numbers.len / 4;
-    if (pages != NULL && contents.len != count * (Py_ssize_t)PAGE_SIZE) {
-        PyErr_Format(PyExc_ValueError, "%zd pages do not fit %zd bytes", count, contents.len);
-    } else if (pages != NULL) {
-        for (Py_ssize_t i = 0; i < count; i++) {
-            memcpy(self->core.ram + (size_t)pages[i] * PAGE_SIZE, (char *)contents.buf + i * PAGE_SIZE, PAGE_SIZE);
-            engine_written(&self->core, (uint64_t)pages[i] * PAGE_SIZE, PAGE_SIZE);
-        }
-        ret = Py_NewRef(Py_None);
-    }
-    PyBuffer_Release(&numbers);
-    PyBuffer_Release(&contents);
-    return ret;
-}
-
 /* ---- properties --------------------------------------------------------------------------------------------- */
-
-static PyObject *core_get_branches(CoreObject *self, void *closure)
-{
-    (void)closure;
-    return PyLong_FromUnsignedLongLong(self->core.branches);
-}
-
-static PyObject *core_get_instructions(CoreObject *self, void *closure)
-{
-    (void)closure;
-    return PyLong_FromUnsignedLongLong(self->core.instructions);
-}
-
-static int core_set_instructions(CoreObject *self, PyObject *value, void *closure)
-{
-    (void)closure;
-    uint64_t count = value == NULL ? 0 : PyLong_AsUnsignedLongLong(value);
-    if (PyErr_Occurred())
-        return -1;
-    self->core.instructions = count;
-    return 0;
-}
 
 static PyObject *core_get_counting(CoreObject *self, void *closure)
 {
@@ -600,7 +273,7 @@ static int core_set_counting(CoreObject *self, PyObject *value, void *closure)
 {
     (void)closure;
     int on = value == NULL ? 0 : PyObject_IsTrue(value);
-    if (on < 0 || refuse_while_running(self))
+    if (on < 0 || core_refuse_while_running(self))
         return -1;
     engine_set_counting(&self->core, on);
     return 0;
@@ -609,7 +282,7 @@ static int core_set_counting(CoreObject *self, PyObject *value, void *closure)
 static PyObject *core_get_intr(CoreObject *self, void *closure)
 {
     (void)closure;
-    return PyBool_FromLong(self->core.intr);
+    return PyBool_FromLong(self->core.attention & ATTEND_INTR);
 }
 
 static int core_set_intr(CoreObject *self, PyObject *value, void *closure)
@@ -618,7 +291,6 @@ static int core_set_intr(CoreObject *self, PyObject *value, void *closure)
     int level = value == NULL ? 0 : PyObject_IsTrue(value);
     if (level < 0)
         return -1;
-    self->core.intr = level;
     if (level)
         self->core.attention |= ATTEND_INTR;
     else
@@ -629,7 +301,7 @@ static int core_set_intr(CoreObject *self, PyObject *value, void *closure)
 static PyObject *core_get_interruptible(CoreObject *self, void *closure)
 {
     (void)closure;
-    if (refuse_while_running(self))
+    if (core_refuse_while_running(self))
         return NULL;
     return PyBool_FromLong((cpu_reg(&self->core, UC_X86_REG_RFLAGS) & EFLAGS_IF) != 0);
 }
@@ -640,12 +312,6 @@ static PyObject *core_get_pc(CoreObject *self, void *closure)
     if (self->core.uc == NULL)
         return PyErr_Format(PyExc_RuntimeError, "the core is not initialised");
     return PyLong_FromUnsignedLongLong(cpu_reg(&self->core, UC_X86_REG_RIP));
-}
-
-static PyObject *core_get_fault(CoreObject *self, void *closure)
-{
-    (void)closure;
-    return PyUnicode_FromString(self->core.fault);
 }
 
 static PyObject *core_get_tracks_writes(CoreObject *self, void *closure)
@@ -681,18 +347,31 @@ static PyMethodDef CORE_METHODS[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyMemberDef CORE_MEMBERS[] = {
+    {"branches", T_ULONGLONG, offsetof(CoreObject, core.branches), READONLY, NULL},
+    {"instructions", T_ULONGLONG, offsetof(CoreObject, core.instructions), 0, NULL},
+    {"fault", T_STRING_INPLACE, offsetof(CoreObject, core.fault), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
 #define READ_ONLY(name) {#name, (getter)core_get_##name, NULL, NULL, NULL}
 #define READ_WRITE(name) {#name, (getter)core_get_##name, (setter)core_set_##name, NULL, NULL}
 static PyGetSetDef CORE_PROPERTIES[] = {
-    READ_ONLY(branches), READ_WRITE(instructions), READ_WRITE(counting), READ_WRITE(intr),  READ_ONLY(interruptible),
-    READ_ONLY(pc),       READ_ONLY(fault),         READ_ONLY(ram),       READ_ONLY(tracks_writes),
-    READ_ONLY(page_hashes), {NULL, NULL, NULL, NULL, NULL},
+    READ_WRITE(counting),
+    READ_WRITE(intr),
+    READ_ONLY(interruptible),
+    READ_ONLY(pc),
+    READ_ONLY(ram),
+    READ_ONLY(tracks_writes),
+    READ_ONLY(page_hashes),
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot CORE_SLOTS[] = {
     {Py_tp_init, core_init},         {Py_tp_dealloc, core_dealloc},         {Py_tp_traverse, core_traverse},
     {Py_tp_clear, core_clear},       {Py_tp_new, PyType_GenericNew},        {Py_tp_methods, CORE_METHODS},
-    {Py_tp_getset, CORE_PROPERTIES}, {Py_bf_getbuffer, core_getbuffer},     {0, NULL},
+    {Py_tp_getset, CORE_PROPERTIES}, {Py_tp_members, CORE_MEMBERS},       {Py_bf_getbuffer, core_getbuffer},
+    {0, NULL},
 };
 
 static PyType_Spec CORE_TYPE = {

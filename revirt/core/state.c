@@ -182,7 +182,7 @@ void state_restore(Core *core, const StateValue values[STATE_VALUES])
     for (size_t i = 0; i < FIELD_COUNT; i++)
         if (FIELDS[i].kind == DEBUG_REGISTER)
             dr[FIELDS[i].where] = values[i].low;
-    engine_set_breakpoints(core, dr, dr[7]); /* runs code: before everything else */
+    backstage_set_breakpoints(core, dr, dr[7]); /* runs code: before everything else */
     cpu_load(core);
     CpuExceptionState live = *core->exception;
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import pytest
 from small_guests import (
@@ -63,9 +64,7 @@ def test_delivery_and_iret_count_one_each() -> None:
 
 
 def test_a_handler_right_behind_the_faulting_instruction_counts() -> None:
-    core = real(
-        "xor cx, cx\n mov word ptr [0], offset handler\n mov word ptr [2], 0\n div cx\n handler: hlt"
-    )
+    core = real("xor cx, cx\n mov word ptr [0], offset handler\n mov word ptr [2], 0\n div cx\n handler: hlt")
 
     core.run(FOREVER)
 
@@ -194,8 +193,6 @@ def test_a_small_translation_buffer_changes_nothing() -> None:
 
 
 def test_requests_from_a_thread_stop_at_branches_and_execute_nothing_twice() -> None:
-    import threading
-
     core = protected(
         f"{LOAD_TABLES} mov ecx, 3000000\n again: lock inc dword ptr [0x5000]\n add dword ptr [0x5004], 3\n"
         " dec ecx\n jnz again\n hlt"

@@ -85,7 +85,9 @@ def test_page_fault_pushes_its_error_code_and_sets_cr2() -> None:
 
 def test_second_page_fault_is_a_page_fault_again() -> None:
     """Unicorn never forgets the exception in flight: the second #PF used to arrive as #DF."""
-    core = long(f"{LOAD_TABLES} mov rax, 0x12345678\n mov [rax], rbx\n add rax, 0x1000\n mov [rax], rbx\n hlt")
+    core = long(
+        f"{LOAD_TABLES} mov rax, 0x12345678\n mov [rax], rbx\n add rax, 0x1000\n mov [rax], rbx\n hlt"
+    )
     put(core, HANDLER, "inc rsi\n add rsp, 8\n add qword ptr [rsp], 3\n iretq", 64)
     set_gate(core, 14, HANDLER, is_long=True)
 

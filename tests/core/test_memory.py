@@ -45,7 +45,9 @@ def test_fresh_memory_has_not_changed(track_writes: bool) -> None:
 
 @both_ways
 def test_pages_written_by_the_guest_and_by_python_have_changed(track_writes: bool) -> None:
-    core = real("mov word ptr [0x5000], 1\n mov word ptr [0x6fff], 0x202\n hlt", new_core(track_writes=track_writes))
+    core = real(
+        "mov word ptr [0x5000], 1\n mov word ptr [0x6fff], 0x202\n hlt", new_core(track_writes=track_writes)
+    )
     assert changed(core) == [CODE >> 12]
 
     core.run(FOREVER)
@@ -133,7 +135,12 @@ def test_pages_are_read_and_written_by_number() -> None:
 
 @pytest.mark.parametrize(
     ("numbers", "contents"),
-    [(struct.pack("<I", PAGES), bytes(PAGE_SIZE)), (b"123", b""), (bytes(4), bytes(PAGE_SIZE - 1)), (bytes(4), b"")],
+    [
+        (struct.pack("<I", PAGES), bytes(PAGE_SIZE)),
+        (b"123", b""),
+        (bytes(4), bytes(PAGE_SIZE - 1)),
+        (bytes(4), b""),
+    ],
 )
 def test_pages_that_do_not_fit_are_refused(numbers: bytes, contents: bytes) -> None:
     core = new_core()
@@ -188,33 +195,27 @@ def test_code_written_by_a_device_takes_effect_with_the_next_block() -> None:
 
 
 def test_code_below_an_exception_frame_is_dropped() -> None:
-    """The frame of INT lands on code that has run and runs again: two NOPs, an INC and three more become what is pushed."""
-    source = """
-        mov cx, 3
-        mov bp, 0x7d06
-    again:
-        call 0x7d00
-        mov [0x5000], sp
-        mov sp, bp
-        int 0x40
-    back:
-        mov sp, [0x5000]
-        loop again
-        hlt
+    """The frame of INT becomes the operands of an IMUL that ran before and runs again: its address and its factor.
+
+    Compared with a run that drops all translations at every branch.
     """
 
     def guest() -> Core:
-        core = real(source)
-        put(core, 0x7D00, ".fill 6, 1, 0x40\n ret", 16)
-        put(core, 0x8000, "mov word ptr [0x7d02], 0x4b4b\n jmp 0: offset 0x7c0f + 2", 16)
+        core = real(
+            "mov cx, 5\n again: mov [0x5000], sp\n call 0x7cfd\n mov ax, cx\n shr ax, 1\n"
+            "mov sp, 0x7d06\n int 0x40\n .long 3"
+        )
+        put(core, 0x7CFD, "imul eax, dword ptr [0x5200], 0x12345678\n add ebx, eax\n ret", 16)
+        put(core, 0x8000, "mov sp, [0x5000]\n dec cx\n jz over\n jmp 0: 0x7c03\n over: hlt", 16)
         set_vector(core, 0x40, 0x8000)
         return core
 
     plain, flushed = guest(), guest()
     while flushed.run(flushed.branches + 1) == STOP_LIMIT:
         flushed.restore(flushed.save())
-    plain.run(FOREVER)
 
+    assert plain.run(FOREVER) == STOP_HALT
+    assert plain.registers()["rbx"] != 0
     assert plain.digest_input() == flushed.digest_input()
     assert bytes(plain.ram) == bytes(flushed.ram)
 
@@ -292,7 +293,9 @@ def test_translation_follows_the_page_tables_of_the_guest() -> None:
 
 
 def test_translation_of_32_bit_tables() -> None:
-    core = protected("mov eax, 0x10000\n mov cr3, eax\n mov eax, cr0\n or eax, 0x80000000\n mov cr0, eax\n hlt")
+    core = protected(
+        "mov eax, 0x10000\n mov cr3, eax\n mov eax, cr0\n or eax, 0x80000000\n mov cr0, eax\n hlt"
+    )
     core.ram[0x10000:0x10008] = struct.pack("<2I", 0x11007, 0x83)
     core.ram[0x11000:0x11400] = struct.pack("<256I", *(page << 12 | 7 for page in range(256)))
     core.ram[0x11400:0x11404] = struct.pack("<I", 0x5007)
@@ -327,16 +330,16 @@ def test_mmio_reads_and_writes_reach_the_callbacks() -> None:
     "access", ["in al, 0x60", "out 0x60, al", "mov eax, [0x80000000]", "mov dword ptr [0x80000000], 1"]
 )
 def test_exceptions_of_callbacks_come_out_of_run(access: str) -> None:
-    class Broken(Exception):
+    class BrokenDeviceError(Exception):
         pass
 
     def fail(*_: int) -> int:
-        raise Broken(access)
+        raise BrokenDeviceError(access)
 
     core = protected(f"inc ebx\n {access}\n inc ebx\n jmp on\n nop\n on: inc ebx\n hlt")
     core.set_callbacks(fail, fail, fail, fail)
 
-    with pytest.raises(Broken, match="in al|out|mov") as caught:
+    with pytest.raises(BrokenDeviceError, match=r"in al|out|mov") as caught:
         core.run(FOREVER)
 
     assert "fail" in {entry.name for entry in caught.traceback}
@@ -377,7 +380,17 @@ def test_cpuid_answers_from_the_table() -> None:
     assert [word(core, 0x5000 + 4 * i) for i in range(4)] == [20, 23, 10, 0]
 
 
-@pytest.mark.parametrize("leaves", [{1: 2}, {(0, 0): (1, 2)}, {(0, 0, 0): (1, 2, 3, 4)}, {(0, -1): (1, 2, 3, 4)}, {(0, 0): (1, 2, 3, 1 << 32)}, []])
+@pytest.mark.parametrize(
+    "leaves",
+    [
+        {1: 2},
+        {(0, 0): (1, 2)},
+        {(0, 0, 0): (1, 2, 3, 4)},
+        {(0, -1): (1, 2, 3, 4)},
+        {(0, 0): (1, 2, 3, 1 << 32)},
+        [],
+    ],
+)
 def test_a_table_that_is_none_leaves_cpuid_alone(leaves: object) -> None:
     core = protected("xor eax, eax\n cpuid\n hlt")
     core.set_cpuid({(0, 0): (42, 0, 0, 0)})

@@ -10,9 +10,20 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_guests import CODE, FOREVER, LOAD_TABLES, long, new_core, protected, put, real, set_gate
+from small_guests import (
+    CODE,
+    FOREVER,
+    LOAD_TABLES,
+    long,
+    new_core,
+    protected,
+    put,
+    real,
+    set_gate,
+    set_vector,
+)
 
-from revirt.core import MODE_REAL, STOP_HALT, STOP_LIMIT, Core
+from revirt.core import MODE_REAL, STOP_HALT, STOP_LIMIT, STOP_SHUTDOWN, Core
 
 BUSY = """
     mov eax, cr4
@@ -105,7 +116,9 @@ def test_a_state_goes_into_a_core_that_ran_something_else() -> None:
     core.run(123)
     state, ram = core.save(), bytes(core.ram)
     core.run(FOREVER)
-    other = long("mov rax, cr4\n or eax, 0x600\n mov cr4, rax\n movq xmm9, rax\n fld1\n mov ecx, 0x277\n wrmsr\n hlt")
+    other = long(
+        "mov rax, cr4\n or eax, 0x600\n mov cr4, rax\n movq xmm9, rax\n fld1\n mov ecx, 0x277\n wrmsr\n hlt"
+    )
     other.run(FOREVER)
 
     other.ram[:] = ram
@@ -167,7 +180,16 @@ def test_registers_cover_what_a_guest_can_set() -> None:
     assert registers["fp6"] >> 64 != 0
     assert registers["xmm1"] != registers["xmm3"] != 0
     assert registers["dr7"] == 0x401
-    assert {"rip", "rflags", "cs.base", "tr.limit", "gdtr.base", "idtr.limit", "cr4", "efer"} <= registers.keys()
+    assert {
+        "rip",
+        "rflags",
+        "cs.base",
+        "tr.limit",
+        "gdtr.base",
+        "idtr.limit",
+        "cr4",
+        "efer",
+    } <= registers.keys()
 
 
 @pytest.mark.parametrize("length", [0, 1, 8, 100, 2000, 5600, 10_000])
@@ -175,7 +197,11 @@ def test_what_is_no_state_is_refused(length: int) -> None:
     core = real("hlt")
     state = core.save()
 
-    for garbage in (bytes(length), random.Random(length).randbytes(length), state[:length] * (length < len(state))):
+    for garbage in (
+        bytes(length),
+        random.Random(length).randbytes(length),
+        state[:length] * (length < len(state)),
+    ):
         with pytest.raises(ValueError, match="not a CPU state"):
             core.restore(garbage)
 
@@ -213,7 +239,7 @@ def test_a_state_with_flipped_bits_does_no_harm(bits: list[int]) -> None:
     _victim.restore(_victim.save())
 
 
-def test_a_state_has_no_addresses_of_the_process(tmp_path: Path) -> None:
+def test_a_state_has_no_addresses_of_the_process() -> None:
     program = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -222,9 +248,36 @@ core = test_saved_state.busy()
 core.run(123)
 sys.stdout.buffer.write(core.save())
 """
-    states = {
-        subprocess.run([sys.executable, "-c", program, str(Path(__file__).parent)], check=True, capture_output=True).stdout
-        for _ in range(3)
-    }
+    command = [sys.executable, "-c", program, str(Path(__file__).parent)]
+    states = {subprocess.run(command, check=True, capture_output=True).stdout for _ in range(3)}
 
     assert len(states) == 1
+
+
+def far_segment_guest(watched: int) -> Core:
+    core = real("jmp 0x700:0xd00\n nop")
+    put(core, 0x7D00, f"mov eax, {watched}\n mov dr0, eax\n mov eax, 0x401\n mov dr7, eax\n jmp 0x7d40", 16)
+    put(core, 0x7D40, "inc bx\n jmp 0: 0x7d60", 16)
+    put(core, 0x7D60, "inc bx\n hlt", 16)
+    put(core, 0x8000, "hlt", 16)
+    set_vector(core, 1, 0x8000)
+    core.run(3)
+    core.restore(core.save())
+    return core
+
+
+def test_breakpoints_of_a_guest_in_a_far_segment_are_restored() -> None:
+    """Restoring executes a few instructions of the core's own: not relative to the guest's code segment."""
+    core = far_segment_guest(0x7D60)
+
+    assert core.run(FOREVER) == STOP_HALT
+    assert core.registers()["rbx"] == 1
+    assert core.pc == 0x8001
+
+
+def test_a_breakpoint_in_a_far_segment_ends_the_guest_and_not_the_process() -> None:
+    """Unicorn would loop for ever."""
+    core = far_segment_guest(0x7D40)
+
+    assert core.run(FOREVER) == STOP_SHUTDOWN
+    assert "hardware breakpoint at 0x7d40" in core.fault
