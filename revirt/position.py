@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_TEXT = re.compile(r"(\d{1,20})(?::(\d{1,20}))?")
+_TEXT = re.compile(r"(\d{1,18})(?::(\d{1,18}))?")
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -43,6 +43,7 @@ __all__ = [
     "Core",
     "create_core",
     "hash_pages",
+    "load_unicorn",
 ]
 
 _HINT = f"install it with: pip install unicorn=={UNICORN_VERSION}"
@@ -53,15 +54,18 @@ def create_core(ram_size: int, *, translation_buffer: int = 0, track_writes: boo
 
     Raises HostError if this host's Unicorn is missing or not the release the core knows.
     """
-    _load_unicorn()
+    load_unicorn()
     try:
         return Core(ram_size, translation_buffer=translation_buffer, track_writes=track_writes)
     except RuntimeError as error:
         raise HostError(str(error), hint=_HINT) from error
+    except MemoryError as error:
+        raise HostError(f"{error}", hint="give the guest less memory") from error
 
 
 @cache
-def _load_unicorn() -> None:
+def load_unicorn() -> None:
+    """Load the library, once; raises HostError if it is missing or not the release the core knows."""
     # Looked up, not imported: the Python binding takes 60 ms to load and is not used.
     spec = importlib.util.find_spec("unicorn")
     if spec is None or spec.origin is None:

@@ -51,7 +51,8 @@ class Core:
 
         *translation_buffer* is the size in bytes of Unicorn's buffer for translated code, 0 for its default.
         *track_writes* false finds changed pages by comparing hashes, as on hosts without userfaultfd.
-        Raises RuntimeError if the CPU context of this libunicorn is not laid out as expected.
+        Raises RuntimeError if the CPU context of this libunicorn is not laid out as expected, MemoryError if the host
+        has not enough memory.
         """
 
     # -- running ------------------------------------------------------------------------------------------------

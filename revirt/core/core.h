@@ -279,7 +279,8 @@ int64_t pages_scan(Core *core);
 
 /* ---- engine.c ---------------------------------------------------------------------------------------------- */
 
-/* Returns NULL, or what went wrong. */
+/* Returns NULL, or what went wrong; text that begins with NO_MEMORY if it was that. */
+#define NO_MEMORY "not enough memory"
 const char *engine_init(Core *core, size_t translation_buffer, bool track_writes);
 void engine_deinit(Core *core);
 Stop engine_run(Core *core, uint64_t limit);

@@ -332,6 +332,7 @@ uint8_t *engine_map_memory(uint64_t size)
 
 const char *engine_init(Core *core, size_t translation_buffer, bool track_writes)
 {
+    core->pages.uffd = core->pages.pagemap = -1; /* before anything can fail */
     uc_err error = UC(open)(UC_ARCH_X86, UC_MODE_64, &core->uc);
     /* Before everything else.  Nehalem: later models offer RDRAND, AVX and XSAVE, which are the host's. */
     if (error == UC_ERR_OK)
@@ -354,10 +355,10 @@ const char *engine_init(Core *core, size_t translation_buffer, bool track_writes
 
     core->ram = engine_map_memory(core->ram_size);
     if (core->ram == NULL)
-        return "not enough memory for the guest's RAM";
+        return NO_MEMORY " for the guest's RAM";
     core->code_pages = calloc(core->ram_size / PAGE_SIZE, 1);
     if (core->code_pages == NULL || !pages_init(core, track_writes))
-        return "not enough memory for page tables";
+        return NO_MEMORY " for page tables";
     error = UC(mem_map_ptr)(core->uc, 0, core->ram_size, UC_PROT_ALL, core->ram);
     if (error == UC_ERR_OK)
         error = uc_ctl_exits_enable(core->uc); /* or the address in `until` becomes a HLT in the guest's code */

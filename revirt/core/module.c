@@ -96,7 +96,10 @@ static int core_init(CoreObject *self, PyObject *args, PyObject *kwargs)
     self->core.callbacks = &CALLBACK_TABLE;
     const char *failure = engine_init(&self->core, (size_t)translation_buffer, track_writes);
     if (failure != NULL) {
-        PyErr_Format(PyExc_RuntimeError, "Unicorn %s cannot be used here: %s", UNICORN_VERSION, failure);
+        if (strncmp(failure, NO_MEMORY, sizeof NO_MEMORY - 1) == 0)
+            PyErr_SetString(PyExc_MemoryError, failure);
+        else
+            PyErr_Format(PyExc_RuntimeError, "Unicorn %s cannot be used here: %s", UNICORN_VERSION, failure);
         return -1;
     }
     return 0;

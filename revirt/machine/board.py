@@ -36,7 +36,8 @@ MOUSE_IRQ = 12
 class Board:
     """Every device of one PC.
 
-    *intr* is the CPU's INTR input, *reschedule* is called when a timer may have become due earlier, *transmit* gets
+    *intr* is the CPU's INTR input, *reschedule* is called when the machine should look up at the next branch (a timer
+    may have become due earlier, the UART has room again), *transmit* gets
     what the guest sends on the serial line, and *end* is told when the guest ends its own run.
     """
 
@@ -56,7 +57,7 @@ class Board:
         self.pic = Pic(intr)
         self.pit = Pit(clock, self.pic.line(TIMER_IRQ), reschedule)
         self.rtc = Rtc(clock, self.pic.line(RTC_IRQ), reschedule, epoch=epoch, memory_size=memory_size)
-        self.uart = Uart(self.pic.line(COM1_IRQ), transmit)
+        self.uart = Uart(self.pic.line(COM1_IRQ), transmit, drained=reschedule)
         self.i8042 = I8042(self.pic.line(KEYBOARD_IRQ), self.pic.line(MOUSE_IRQ), lambda: end(RESET, None))
         self.pci = Pci()
         self.power = Power(end)

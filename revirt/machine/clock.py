@@ -16,6 +16,8 @@ from revirt.core import Core
 from revirt.machine.state import U64, Range, State
 
 MAX_NS_PER_BRANCH = 100_000
+MAX_NS = 1 << 62
+"""The latest time (146 years) that a clock is set to."""
 
 
 @dataclass

@@ -34,7 +34,7 @@ from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Inputs
 from revirt.machine.state import State, encode, from_plain, to_plain
 
 MAX_RUN = 2_000_000
-"""Branches to run at most without looking up: keeps signals and progress alive where nothing else stops the core."""
+"""Branches to run at most without looking up: keeps progress alive where nothing else stops the core."""
 
 DIGEST_SIZE = 16
 _MODES = {Mode.REAL: MODE_REAL, Mode.PROTECTED: MODE_PROTECTED, Mode.LONG: MODE_LONG}
@@ -195,6 +195,8 @@ class Machine:
             match arrival:
                 case ClockReading(ns):
                     self.clock.jump(ns)
+                    # At each reading: a timer that came due between two must not depend on how they were batched.
+                    self.board.catch_up()
                 case ClockRate(ns_per_branch):
                     self.clock.set_rate(ns_per_branch)
                 case Received(data):

@@ -107,13 +107,19 @@ class UartState(State):
 
 
 class Uart:
-    """A 16550A that interrupts through *irq* and hands every character sent to *transmit*."""
+    """A 16550A that interrupts through *irq* and hands every character sent to *transmit*.
+
+    *drained* is called when the guest has made room for all that was received: there is room for more.
+    """
 
     name = "uart"
 
-    def __init__(self, irq: Line, transmit: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, irq: Line, transmit: Callable[[bytes], None], drained: Callable[[], None] = lambda: None
+    ) -> None:
         self._irq = irq
         self._transmit = transmit
+        self._drained = drained
         self.restore(UartState())
 
     def receive(self, data: bytes) -> int:
@@ -207,6 +213,8 @@ class Uart:
             if room > 0:
                 self._fifo += self._backlog[:room]
                 del self._backlog[:room]
+                if not self._backlog:
+                    self._drained()
         self.drive()
 
     def _read_rbr(self) -> int:

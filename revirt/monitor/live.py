@@ -9,23 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Protocol
 
 from revirt.machine.config import ClockMode
 from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Moment, Received
 from revirt.machine.machine import Machine
 from revirt.monitor.console import Console
-from revirt.monitor.pace import LOST_NS, Pace
+from revirt.monitor.pace import GREATEST_SLICE, LOST_NS, Pace
+from revirt.render import Progress
 
 PROGRESS_NS = 100_000_000
-
-
-class Progress(Protocol):
-    """Whoever shows how far a run has come."""
-
-    def update(self, branches: int, guest_ns: int, total: int | None) -> None:
-        """Show that the guest has come to *branches* (of *total*, if known) and *guest_ns*."""
-        ...
 
 
 class Live:
@@ -64,18 +56,18 @@ class Live:
 
     def horizon(self, branches: int) -> int:
         """Return where to look at the console and the clock next."""
-        slice_end = branches + self._pace.slice
+        slice_end = branches + (self._pace.slice if self._is_host else GREATEST_SLICE)
         return slice_end if self._until is None else min(slice_end, self._until)
 
     def arrivals(self, moment: Moment) -> Sequence[Arrival]:
         """Return the host's time if a reading is due, what the console has to say, and whether to stop."""
-        elapsed_ns = time.monotonic_ns() - self._started_ns
+        elapsed_ns = self._elapsed_ns()
         if elapsed_ns - self._shown_ns >= PROGRESS_NS:
             self._shown_ns = elapsed_ns
             if self._progress is not None:
                 self._progress.update(moment.branches, self.machine.clock.now_ns, self._until)
         arrivals: list[Arrival] = []
-        if self._pace.is_due(elapsed_ns):
+        if self._is_host and self._pace.is_due(elapsed_ns):
             self._follow_host(moment, elapsed_ns, arrivals)
         self._read_console(arrivals)
         reason = self._reason_to_stop(moment)
@@ -85,22 +77,25 @@ class Live:
 
     def idle(self, moment: Moment, wake_ns: int | None) -> Sequence[Arrival]:
         """Wait for the console or the next timer, as the clock mode has it."""
-        timeout_s: float | None = None
-        if wake_ns is not None:
-            elapsed_ns = time.monotonic_ns() - self._started_ns
-            timeout_s = max(0, wake_ns - elapsed_ns) / 1e9 if self._is_host else 0.0
-        self._console.wait(timeout_s)
-        arrivals: list[Arrival] = []
-        if self._is_host:
-            elapsed_ns = time.monotonic_ns() - self._started_ns
-            self._pace.forget(moment.branches, elapsed_ns)
-            # Always, also where it changes nothing: an empty answer would let the clock jump to the timer.
-            arrivals.append(ClockReading(max(elapsed_ns, self.machine.clock.now_ns)))
-        self._read_console(arrivals)
-        reason = self._reason_to_stop(moment)
-        if reason is not None:
-            arrivals.append(Halt(reason))
-        return arrivals
+        while True:
+            timeout_s: float | None = None
+            if wake_ns is not None:
+                timeout_s = max(0, wake_ns - self._elapsed_ns()) / 1e9 if self._is_host else 0.0
+            self._console.wait(timeout_s)
+            arrivals: list[Arrival] = []
+            if self._is_host:
+                self._pace.forget(moment.branches, self._elapsed_ns())
+                # Always, also where it changes nothing: an empty answer would let the clock jump to the timer.
+                arrivals.append(ClockReading(max(self._elapsed_ns(), self.machine.clock.now_ns)))
+            self._read_console(arrivals)
+            reason = self._reason_to_stop(moment)
+            if reason is not None:
+                arrivals.append(Halt(reason))
+            if arrivals or wake_ns is not None:
+                return arrivals
+
+    def _elapsed_ns(self) -> int:
+        return time.monotonic_ns() - self._started_ns
 
     def interrupted(self, moment: Moment, vector: int) -> None:
         """Nothing to do: interrupts follow from the machine's state."""
@@ -114,8 +109,6 @@ class Live:
     def _follow_host(self, moment: Moment, elapsed_ns: int, arrivals: list[Arrival]) -> None:
         clock = self.machine.clock
         rate = self._pace.look(moment.branches, elapsed_ns, clock.now_ns, clock.ns_per_branch)
-        if not self._is_host:
-            return
         if elapsed_ns - clock.now_ns > LOST_NS:
             arrivals.append(ClockReading(elapsed_ns))
         if rate != clock.ns_per_branch:

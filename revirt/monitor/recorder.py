@@ -74,6 +74,7 @@ class Recorder:
         """Write down the machine's digests at this moment."""
         moment = self.machine.moment()
         self._flush_line(moment)
+        self._write_time(moment)
         self._write(Kind.DIGEST, moment, data=bytes(digest))
 
     def write_checkpoint(self, number: int, state: bytes) -> None:
@@ -95,12 +96,17 @@ class Recorder:
                     self._write(Kind.RATE, moment, number=ns_per_branch)
                 case Received(data):
                     self._flush_line(moment)
-                    if moment.halted and self.machine.config.clock == "virtual":
-                        # A halted CPU does not branch: the time says how many timers went by before this.
-                        self._write(Kind.CLOCK, moment, number=self.machine.clock.now_ns)
+                    self._write_time(moment)
                     self._write(Kind.RECEIVED, moment, data=data)
                 case Halt():
                     pass
+
+    def _write_time(self, moment: Moment) -> None:
+        """Write down the time where branches do not tell it: a halted CPU in virtual clock mode goes from timer to
+        timer and does not branch.
+        """
+        if moment.halted and self.machine.config.clock == "virtual":
+            self._write(Kind.CLOCK, moment, number=self.machine.clock.now_ns)
 
     def _flush_line(self, moment: Moment) -> None:
         if self._line:

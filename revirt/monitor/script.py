@@ -36,6 +36,9 @@ from revirt.monitor.console import NullConsole
 from revirt.render import escape
 
 DEFAULT_TIMEOUT_S = 60.0
+_PIECE_SIZE = 64 << 10
+"""Most bytes that are typed at once: far less than the UART's backlog holds."""
+
 _GRACE_S = 1.0
 _LONGEST_TIMEOUT_S = 7 * 86400.0
 _LARGEST_SCRIPT = 16 << 20
@@ -179,9 +182,9 @@ class ScriptedConsole(NullConsole):
         self._advance()
 
     def take(self) -> bytes:
-        """Return everything that the script has to say now; raises ScriptError if it has waited too long."""
+        """Return a piece of what the script has to say now; raises ScriptError if it has waited too long."""
         if self._typed:
-            data, self._typed = self._typed, b""
+            data, self._typed = self._typed[:_PIECE_SIZE], self._typed[_PIECE_SIZE:]
             self._progress_s = self._now()
             return data
         if self._is_late:

@@ -1,6 +1,6 @@
 """One run of a guest, from its image to a finished recording.
 
-A session owns the machine and, unless told not to record, the recording.  At intervals of the guest's clock it writes
+A session owns the machine and, unless told not to record, the recording.  At intervals of taken branches it writes
 the machine's digests and a checkpoint; both stand in the log as events.
 """
 
@@ -9,21 +9,22 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from revirt import __version__
-from revirt.core import UNICORN_VERSION
+from revirt.core import UNICORN_VERSION, load_unicorn
 from revirt.image import load
 from revirt.image.guest import Guest
 from revirt.machine.config import NS_PER_BRANCH, VIRTUAL_EPOCH, ClockMode, MachineConfig
 from revirt.machine.inputs import Inputs
 from revirt.machine.machine import Ended, Machine
 from revirt.monitor.console import Console
-from revirt.monitor.live import Live, Progress
+from revirt.monitor.live import Live
 from revirt.monitor.recorder import Recorder
 from revirt.position import Position
 from revirt.recording import CheckpointInfo, Manifest, RecordingWriter
+from revirt.render import Progress
 
 CHECKPOINT_EVERY = 128_000_000
 """Taken branches between two checkpoints: two to three seconds of replay.  Closer ones cost more than 2 % of a run."""
@@ -67,7 +68,7 @@ class _Schedule:
 
     options: RecordOptions
     checkpoint: int = 0
-    digest: int = field(default=0)
+    digest: int = 0
 
     def next(self) -> int:
         return self.checkpoint if self.options.digest_every is None else min(self.checkpoint, self.digest)
@@ -99,6 +100,7 @@ def record(
 
     Raises GuestError if the guest cannot be loaded, RecordingExistsError, HostError if nothing can be written.
     """
+    load_unicorn()  # what is missing shows before anything is written
     boot = load(guest.image_spec(), guest.memory)
     config = _configure(guest.memory, options.clock)
     until = options.until.branches if options.until is not None else None

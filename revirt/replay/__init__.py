@@ -1,12 +1,14 @@
 """Replays recordings: the same inputs at the same points, everything that can be checked compared.
 
 replayer     answers the machine's questions from the log, and compares
-session      a replay from a checkpoint to a position or the end
+session      a machine that replays from a checkpoint
+run          a whole replay, and the report of it
 divergence   where and in what a replay that differs differs
 counting     instruction counts of events, by a replay under an instruction hook
 """
 
 from revirt.replay.counting import count_instructions
-from revirt.replay.session import ReplayReport, ReplaySession, replay
+from revirt.replay.run import Divergence, ReplayReport, replay
+from revirt.replay.session import ReplaySession
 
-__all__ = ["ReplayReport", "ReplaySession", "count_instructions", "replay"]
+__all__ = ["Divergence", "ReplayReport", "ReplaySession", "count_instructions", "replay"]

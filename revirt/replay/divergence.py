@@ -50,7 +50,7 @@ def locate_divergence(failed: ReplaySession) -> dict[str, Any]:
 
     Keys: ``between`` (branch counts of the last state known equal and of the difference), ``cause`` ("recording" or
     "emulation"), ``differs`` (rows of name, recorded, replayed) and ``branch`` (where it began, None if that could
-    not be narrowed down).
+    not be narrowed down).  ``stopped`` is there if the search was ended before it had found all that it could.
     """
     good = _last_good_checkpoint(failed)
     end = failed.machine.core.branches
@@ -60,11 +60,33 @@ def locate_divergence(failed: ReplaySession) -> dict[str, Any]:
         "differs": [],
         "branch": None,
     }
-    again = ReplaySession(failed.recording, checkpoint=good.number)
+    try:
+        _search(failed, good, end, found)
+    except _SearchStoppedError:
+        found["stopped"] = True
+    return found
+
+
+class _SearchStoppedError(Exception):
+    """Whoever runs the replay wants it to end."""
+
+
+def _replay_again(failed: ReplaySession, checkpoint: int) -> ReplaySession:
+    """Return another session of the recording that *failed* replays, which ends when that is told to."""
+
+    def look_up() -> None:
+        if failed.replayer.is_stopping:
+            raise _SearchStoppedError
+
+    return ReplaySession(failed.recording, checkpoint=checkpoint, pace=look_up)
+
+
+def _search(failed: ReplaySession, good: CheckpointInfo, end: int, found: dict[str, Any]) -> None:
+    again = _replay_again(failed, good.number)
     start = again.mark()
     _run_leniently(again, None)
     if again.machine.core.branches != end or again.machine.digest() != failed.machine.digest():
-        other = ReplaySession(failed.recording, checkpoint=good.number)
+        other = _replay_again(failed, good.number)
         again.return_to(start)
         found["cause"] = "emulation"
         found["branch"] = _part(again, other, end)
@@ -76,7 +98,6 @@ def locate_divergence(failed: ReplaySession) -> dict[str, Any]:
         differences = _compare_with_recorded(failed)
         found["branch"] = _begin(differences, again, start, end)
     found["differs"] = [each.to_plain() for each in differences]
-    return found
 
 
 def compare(recorded: Machine, replayed: Machine) -> Iterator[Difference]:

@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from revirt.errors import DivergenceError
 from revirt.log.chain import SEALED, Chain
 from revirt.log.events import LINE_LIMIT, Event, Kind
-from revirt.machine.clock import MAX_NS_PER_BRANCH
+from revirt.machine.clock import MAX_NS, MAX_NS_PER_BRANCH
 from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Moment, Received
 from revirt.machine.machine import Digest, Machine
 from revirt.position import Position
 
 LOG_ENDS = "the log ends here"
 _ARRIVALS = (Kind.CLOCK, Kind.RATE, Kind.RECEIVED)
+_AFTER_OUTPUT = (Kind.RECEIVED, Kind.DIGEST, Kind.END)
+"""Kinds before which the recorder writes down the output that is pending."""
 _NEVER = 1 << 63
 
 
@@ -118,6 +120,16 @@ class Replayer:
                 raise self._differs(event, part, f"digest {expected.hex()}", f"digest {came.hex()}")
         self.digests_checked += 1
 
+    def is_interrupted_at(self, moment: Moment) -> bool:
+        """Whether the next thing to happen, at *moment*, is that the CPU accepts an interrupt."""
+        event = self._next
+        return event is not None and event.kind == Kind.INTERRUPT and self._is_here(event, moment)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._asked_to_stop is not None
+
     def stop(self, reason: str) -> None:
         """Halt the machine at the next taken branch.  Safe from any thread and any signal handler."""
         self._asked_to_stop = reason
@@ -183,17 +195,24 @@ class Replayer:
         self._pass(event)
 
     def transmitted(self, data: bytes) -> None:
-        """Compare output as soon as as much has come as the log has next."""
+        """Compare output where the recorder wrote it down: at the end of a line."""
         if self._output is not None:
             self._output(data)
-        self._line += data
-        event = self._next
-        if event is not None and event.kind == Kind.TRANSMITTED and len(self._line) >= len(event.data):
-            core = self.machine.core
-            if self._ends_line(event.data):
-                self._compare_output(event, core.branches, core.pc)
+        for byte in data:
+            self._line.append(byte)
+            if self._ends_line(self._line):
+                self._compare_line()
 
     # -- comparisons -------------------------------------------------------------------------------------------
+
+    def _compare_line(self) -> None:
+        event, core = self._next, self.machine.core
+        if event is None:  # a log that was cut short: what follows it was not recorded
+            self._line.clear()
+        elif event.kind == Kind.TRANSMITTED:
+            self._compare_output(event, core.branches, core.pc)
+        else:
+            raise self._unexpected(self.machine.moment(), f"output {bytes(self._line)!r}")
 
     def _take_here(self, event: Event, moment: Moment) -> Sequence[Arrival] | None:
         """Pass an event that stands at *moment*; None if the machine has to act first."""
@@ -208,10 +227,12 @@ class Replayer:
             case Kind.CLOCK if self._waits_for_timers(event, moment):
                 return None
         self._compare_place(event, moment)
+        if self._line and event.kind in _AFTER_OUTPUT:
+            raise self._differs(event, "output", "nothing before it", repr(bytes(self._line)))
         self._pass(event)
         match event.kind:
             case Kind.CLOCK:
-                return (ClockReading(event.number),)
+                return (self._reading(event),)
             case Kind.RATE:
                 return (self._rate(event),)
             case Kind.RECEIVED:
@@ -222,8 +243,15 @@ class Replayer:
                 return ()
             case Kind.END:
                 self._compare_chain(event)
+                if self._next is not None:
+                    raise self._differs(event, "end", "more events behind it", "the end")
                 return (Halt(event.data.decode(errors="replace")),)
         return ()
+
+    def _reading(self, event: Event) -> ClockReading:
+        if event.number > MAX_NS:
+            raise self._differs(event, "clock", f"{event.number} ns", "no time so late")
+        return ClockReading(event.number)
 
     def _rate(self, event: Event) -> ClockRate:
         if not 1 <= event.number <= MAX_NS_PER_BRANCH:
@@ -286,7 +314,7 @@ class Replayer:
         return not event.halted and not (event.kind == Kind.TRANSMITTED and self._ends_line(event.data))
 
     @staticmethod
-    def _ends_line(data: bytes) -> bool:
+    def _ends_line(data: bytes | bytearray) -> bool:
         """Tell output that was written down as it was sent from what was pending when something else was."""
         return data.endswith(b"\n") or len(data) >= LINE_LIMIT
 

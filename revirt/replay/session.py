@@ -2,60 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
 
 from revirt.core import UNICORN_VERSION
-from revirt.errors import CorruptError, DivergenceError, HostError, UsageError
+from revirt.errors import CorruptError, DivergenceError, HostError, RecordingError, UsageError
 from revirt.log.events import Event, Kind
 from revirt.machine.config import MachineConfig
 from revirt.machine.machine import Machine, Stop
 from revirt.position import Position
 from revirt.recording import CheckpointInfo, Recording
 from revirt.replay.replayer import Place, Replayer
-
-PROGRESS_SECONDS = 0.1
-
-
-class Progress(Protocol):
-    """Whoever shows how far a replay has come."""
-
-    def update(self, branches: int, guest_ns: int, total: int | None) -> None:
-        """Show that the guest has come to *branches* (of *total*, if known) and *guest_ns*."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Divergence:
-    """Where and in what a replay differed.
-
-    ``located`` holds what the search for the cause found; docs/determinism.md describes its keys.
-    """
-
-    position: Position
-    what: str
-    expected: str
-    found: str
-    located: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayReport:
-    """What a replay came to.  ``seconds`` are of the host, ``guest_ns`` of the guest.
-
-    ``exact`` is true if everything that was recorded in the stretch replayed came again.
-    """
-
-    exact: bool
-    reason: str
-    digests_checked: int
-    events: int
-    branches: int
-    guest_ns: int
-    seconds: float
-    divergence: Divergence | None
 
 
 class ReplaySession:
@@ -144,97 +101,7 @@ class Mark:
     place: Place
 
 
-def replay(
-    recording: Recording,
-    *,
-    checkpoint: int = 0,
-    until: Position | None = None,
-    output: Callable[[bytes], None] | None = None,
-    speed: Literal["max", "real"] = "max",
-    progress: Progress | None = None,
-    on_start: Callable[[Callable[[str], None]], None] | None = None,
-    locate: bool = True,
-) -> ReplayReport:
-    """Replay *recording* from a checkpoint to *until*, or its end, and report whether it came out the same.
-
-    *output* gets the guest's console, in real time of the guest if *speed* says so.  *on_start* is given a function
-    that ends the replay in order.  After a divergence, *locate* searches for where it began.
-
-    Checkpoints that the replay comes past are compared with the log, so that an exact replay tells that all of the
-    recording is sound from where it began to where it ended.
-
-    Raises CorruptError if something is damaged, HostError if another Unicorn is needed, UsageError for a position
-    that the recording does not have.
-    """
-    started = time.perf_counter()
-    pacer = _Pacer(speed, progress, _last_branch(recording, until))
-    session = ReplaySession(
-        recording,
-        checkpoint=checkpoint,
-        until=until,
-        output=output,
-        on_event=lambda event: _audit_passed(session, event),
-        pace=pacer,
-    )
-    pacer.attach(session.machine)
-    if on_start is not None:
-        on_start(session.replayer.stop)
-    divergence = None
-    reason = "diverged"
-    try:
-        reason = session.run().halted or "the guest ended"
-        if until is not None and until.steps:
-            _step(session, until)
-    except DivergenceError as error:
-        # Here, not above: locating builds on this module.
-        from revirt.replay.divergence import locate_divergence
-
-        located = locate_divergence(session) if locate else {}
-        divergence = Divergence(error.position, error.what, error.expected, error.found, located)
-    replayer = session.replayer
-    return ReplayReport(
-        exact=divergence is None,
-        reason=reason,
-        digests_checked=replayer.digests_checked,
-        events=replayer.next_event - session.info.event - 1,
-        branches=session.machine.core.branches,
-        guest_ns=session.machine.clock.now_ns,
-        seconds=time.perf_counter() - started,
-        divergence=divergence,
-    )
-
-
-class _Pacer:
-    """Called whenever a replaying machine stands still: shows progress, and sleeps where real time is wanted."""
-
-    def __init__(self, speed: str, progress: Progress | None, total: int | None) -> None:
-        self._is_real = speed == "real"
-        self._progress = progress
-        self._total = total
-        self._machine: Machine | None = None
-        self._shown = 0.0
-        self._started = time.monotonic()
-        self._started_ns = 0
-
-    def attach(self, machine: Machine) -> None:
-        """Take the machine to pace, which stands where the replay starts."""
-        self._machine = machine
-        self._started, self._started_ns = time.monotonic(), machine.clock.now_ns
-
-    def __call__(self) -> None:
-        machine = self._machine
-        if machine is None or not (self._is_real or self._progress):
-            return
-        now = time.monotonic()
-        guest_ns = machine.clock.now_ns
-        if self._progress is not None and now - self._shown >= PROGRESS_SECONDS:
-            self._shown = now
-            self._progress.update(machine.core.branches, guest_ns, self._total)
-        if self._is_real:
-            time.sleep(max(0.0, self._started + (guest_ns - self._started_ns) / 1e9 - now))
-
-
-def _audit_passed(session: ReplaySession, event: Event) -> None:
+def audit_passed(session: ReplaySession, event: Event) -> None:
     """Compare a checkpoint that is passed with the log and the guest's time; raises CorruptError."""
     if event.kind == Kind.CHECKPOINT:
         session.recording.audit_checkpoint(event.number, session.machine.page_count)
@@ -249,27 +116,18 @@ def _compare_time(session: ReplaySession, info: CheckpointInfo) -> None:
         )
 
 
-def _step(session: ReplaySession, until: Position) -> None:
-    branches = session.machine.core.branches
-    done = session.machine.step(until.steps) if branches == until.branches else 0
-    if done < until.steps or session.machine.core.branches != until.branches:
-        raise UsageError(f"there is no position {until}: only {done} instructions follow that branch")
-
-
-def _last_branch(recording: Recording, until: Position | None) -> int | None:
-    if until is not None:
-        return until.branches
-    end = recording.manifest.end
-    return end.get("branches") if end else None
-
-
 def _find_checkpoint(recording: Recording, number: int) -> CheckpointInfo:
-    for info in recording.checkpoints:
+    checkpoints = recording.checkpoints
+    if not checkpoints:
+        raise RecordingError(
+            f"{recording.path} ended before its first checkpoint: there is nothing to replay"
+        )
+    for info in checkpoints:
         if info.number == number:
             return info
     raise UsageError(
         f"{recording.path.name} has no checkpoint {number}",
-        hint=f"it has {', '.join(str(info.number) for info in recording.checkpoints) or 'none'}",
+        hint=f"it has {checkpoints[0].number} to {checkpoints[-1].number}",
     )
 
 
