@@ -41,10 +41,6 @@ class Device(Protocol):
         """Write *size* bytes (1, 2 or 4) of *value* to register *offset*."""
         ...
 
-    def reset(self) -> None:
-        """Return to the state after power-on."""
-        ...
-
     def save(self) -> State:
         """Return a copy of the device's state."""
         ...

@@ -183,11 +183,6 @@ class I8042:
         self._keyboard_irq(s.full and not from_aux and bool(s.mode & MODE_KEYBOARD_IRQ))
         self._aux_irq(s.full and from_aux and bool(s.mode & MODE_AUX_IRQ))
 
-    def reset(self) -> None:
-        """Return to the state that firmware leaves behind, and drive both lines low."""
-        self._state = I8042State()
-        self.drive()
-
     def save(self) -> I8042State:
         """Return a copy of the state."""
         return copy.deepcopy(self._state)

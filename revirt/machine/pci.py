@@ -146,11 +146,6 @@ class Pci:
         elif function := self._selected():
             function.write_config(self._register(offset, size), size, value)
 
-    def reset(self) -> None:
-        """Return to the state after power-on."""
-        self._address = 0
-        self._bridge.bytes[:] = self._bridge.initial
-
     def save(self) -> PciState:
         """Return a copy of the state."""
         return PciState(self._address, bytes(self._bridge.bytes))

@@ -280,12 +280,6 @@ class Pic:
         """Drive INTR with its present level."""
         self._intr(self.output)
 
-    def reset(self) -> None:
-        """Return to the state after power-on; the inputs stay as the devices drive them."""
-        for chip in self._chips:
-            chip.state = ChipState(lines=chip.state.lines)
-        self._update()
-
     def save(self) -> PicState:
         """Return a copy of both chips' state."""
         return copy.deepcopy(PicState(self._master.state, self._slave.state))

@@ -377,11 +377,6 @@ class Pit:
         """Drive IRQ0 with the level it has."""
         self._irq0(self._state.irq0)
 
-    def reset(self) -> None:
-        """Stop all counters until they are programmed, and drive IRQ0 low."""
-        self.restore(PitState())
-        self.drive()
-
     def save(self) -> PitState:
         """Return a copy of the state."""
         self._state.counters = [counter.state for counter in self._counters]

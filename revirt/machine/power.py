@@ -95,10 +95,6 @@ class Power:
         elif offset == DEBUG_EXIT:
             self._end(EXIT, value)
 
-    def reset(self) -> None:
-        """Return to the state after power-on."""
-        self._state = PowerState()
-
     def save(self) -> PowerState:
         """Return a copy of the state."""
         return copy.copy(self._state)

@@ -171,14 +171,6 @@ class Rtc:
         """Drive IRQ8 with the level it has."""
         self._irq8(self._irqf)
 
-    def reset(self) -> None:
-        """Act on the RESET pin (datasheet, "RESET"): no interrupts; time and memory live on their battery."""
-        self._settle()
-        self._state.index = 0
-        self._store(REGISTER_B, self._state.memory[REGISTER_B] & ~(B_PIE | B_AIE | B_UIE | B_SQWE))
-        self._store(REGISTER_C, 0)
-        self._arm()
-
     def save(self) -> RtcState:
         """Return a copy of the state."""
         return copy.copy(self._state)

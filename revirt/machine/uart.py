@@ -182,11 +182,6 @@ class Uart:
         connected = s.mcr & (MCR_OUT2 | MCR_LOOP) == MCR_OUT2
         self._irq(connected and self._source() != IIR_NONE)
 
-    def reset(self) -> None:
-        """Act on the MR pin: nothing enabled, nothing received, nothing waiting; drive the line low."""
-        self.restore(UartState())
-        self.drive()
-
     def save(self) -> UartState:
         """Return a copy of the state."""
         return replace(self._state, fifo=bytes(self._fifo), backlog=bytes(self._backlog))

@@ -272,16 +272,6 @@ def test_replies_that_nobody_reads_are_bounded(pc):
     assert len(answers(pc)) == 17
 
 
-def test_reset_drives_the_lines_low(pc):
-    pc.controller.press(b"\x1c")
-    assert pc.irq1[-1] is True
-
-    pc.controller.reset()
-
-    assert pc.irq1[-1] is False
-    assert not status(pc) & OBF
-
-
 def test_a_restored_controller_goes_on_where_it_was(pc, through_bytes):
     pc.controller.write(DATA, 1, 0xF2)
     pc.controller.press(b"\xe0\xf0\x75")

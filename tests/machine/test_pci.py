@@ -111,17 +111,6 @@ def test_a_place_that_is_taken_or_does_not_exist_is_refused(pci, device):
         pci.plug(device, ConfigSpace(bytes(256), bytes(256)))
 
 
-def test_reset_restores_the_defaults(pci, ports):
-    select(ports, 0, 0x58)
-    ports.write(DATA, 4, 0xFFFF_FFFF)
-
-    pci.reset()
-
-    assert ports.read(ADDRESS, 4) == 0
-    select(ports, 0, 0x58)
-    assert ports.read(DATA, 4) == 0
-
-
 def test_a_restored_bridge_goes_on_where_it_was(pci, ports, through_bytes):
     select(ports, 0, 0x58)
     ports.write(DATA, 4, 0x1234_5678)

@@ -313,15 +313,6 @@ def test_lines_that_no_device_can_have_are_refused(irq):
         Pic(lambda _: None).line(irq)
 
 
-def test_reset_forgets_everything_but_the_lines(pc):
-    pc.lines[4](True)
-
-    pc.pic.reset()
-
-    assert pc.intr[-1] is False
-    assert pc.pic.save().master.lines == 0x10
-
-
 def test_a_restored_pair_goes_on_where_it_was(pc, through_bytes):
     initialise(pc.pic, icw4=0x11)
     pulse(pc.lines[12])

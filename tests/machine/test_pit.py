@@ -365,15 +365,6 @@ def test_an_interrupt_controller_sees_each_period(pc):
         assert not pic.output
 
 
-def test_reset_stops_the_timer(pc):
-    program(pc.pit, 0, 2, 1000)
-
-    pc.pit.reset()
-
-    assert pc.pit.deadline_ns() is None
-    assert pc.irq0[-1] is False
-
-
 def test_a_restored_timer_goes_on_where_it_was(pc, through_bytes):
     program(pc.pit, 0, 3, 1000)
     program(pc.pit, 2, 2, 0x4321, bcd=True)

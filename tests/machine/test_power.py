@@ -87,15 +87,6 @@ def test_the_debug_exit_cannot_be_read(ports):
     assert ports.read(0xF4, 1) == 0xFF
 
 
-def test_reset_forgets_what_was_written(ports, power):
-    ports.write(0xCF9, 1, 0x0A)
-    ports.write(0x92, 1, 0x00)
-
-    power.reset()
-
-    assert (ports.read(0xCF9, 1), ports.read(0x92, 1)) == (0x00, 0x02)
-
-
 def test_a_restored_register_remembers_its_bits(ports, power, ends, through_bytes):
     ports.write(0xCF9, 1, 0x04)
     ports.write(0x604, 2, 0x1C02)

@@ -347,20 +347,6 @@ def test_firmware_left_the_memory_size(clock, memory_size, base, extended, high)
     assert sum(read(pc, index) for index in range(0x10, 0x2E)) == read(pc, 0x2E) << 8 | read(pc, 0x2F)
 
 
-def test_reset_stops_interrupts_and_keeps_the_time(pc):
-    write(pc, B, PIE | AIE | UIE | HOURS_24)
-    pc.clock.now_ns = SECOND
-    pc.rtc.catch_up()
-
-    pc.rtc.reset()
-
-    assert pc.irq8[-1] is False
-    assert read(pc, B) == HOURS_24
-    assert read(pc, C) == 0
-    assert pc.rtc.deadline_ns() is None
-    assert calendar(pc) == "20231114221321"
-
-
 def test_a_restored_clock_goes_on_where_it_was(pc, through_bytes):
     write(pc, B, PIE | UIE | HOURS_24)
     write(pc, WEEKDAY, 5)

@@ -296,16 +296,6 @@ def test_linux_finds_no_transmitter_bug(port):
     assert not port.read(IIR) & NONE
 
 
-def test_reset_drives_the_line_low(port):
-    port.write(MCR, OUT2)
-    port.write(IER, ETBEI)
-
-    port.uart.reset()
-
-    assert port.irq[-1] is False
-    assert port.read(IIR) == NONE
-
-
 def test_a_restored_port_goes_on_where_it_was(port, through_bytes):
     port.write(FCR, 0x81)
     port.write(MCR, OUT2 | 0x03)
