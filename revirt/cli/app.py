@@ -19,6 +19,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from revirt.cli.parser import make_parser
@@ -40,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What is still in the buffer would be written, and fail again, when the interpreter exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except MemoryError:
+        _complain("not enough memory")
+        return 1
     except KeyboardInterrupt:
         _complain("interrupted")
         return 128 + signal.SIGINT
@@ -70,6 +74,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _complain(message: str, hint: str = "") -> None:
-    print(f"{styled('revirt:', 'red', sys.stderr)} {printable(message)}", file=sys.stderr)
-    if hint:
-        print(f"        {printable(hint)}", file=sys.stderr)
+    with suppress(OSError):  # the terminal may have gone
+        print(f"{styled('revirt:', 'red', sys.stderr)} {printable(message)}", file=sys.stderr)
+        if hint:
+            print(f"        {printable(hint)}", file=sys.stderr)

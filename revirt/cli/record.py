@@ -6,19 +6,20 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from revirt.cli.signals import OrderlyStop
-from revirt.errors import RevirtError, UsageError
+from revirt.errors import RecordingExistsError, RevirtError, UsageError
 from revirt.image import Guest, find, from_command_line, parse_size
 from revirt.monitor.console import NullConsole, PipeConsole
 from revirt.monitor.script import Script, ScriptedConsole
 from revirt.monitor.session import CHECKPOINT_EVERY, RecordOptions, RunSummary, record
 from revirt.monitor.terminal import BANNER, TerminalConsole
-from revirt.recording import new_path
+from revirt.recording import Recording, new_path
 from revirt.render import (
     Format,
     duration,
@@ -35,7 +36,11 @@ DEFAULT_MEMORY = "256M"
 GOOD_EXIT_CODES = (0x00, 0x10)
 """What a guest writes to the debug-exit port when all went well; 0x10 is the custom of test kernels."""
 
-_STATUS_OF_REASON = {"escape key": 128 + signal.SIGINT, "terminal went away": 128 + signal.SIGHUP}
+_STATUS_OF_REASON = {
+    "escape key": 128 + signal.SIGINT,
+    "terminal went away": 128 + signal.SIGHUP,
+    "output closed": 128 + signal.SIGPIPE,
+}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -50,38 +55,73 @@ def run(arguments: argparse.Namespace) -> int:
         digest_every=arguments.digest_every,
         checkpoint_every=arguments.checkpoint_every or CHECKPOINT_EVERY,
     )
-    path = None if arguments.no_record else arguments.output or new_path(guest.name)
+    place = _Place(arguments, guest)
     if isinstance(console, TerminalConsole):
         print(f"revirt: {printable(guest.name)}; {BANNER}", file=sys.stderr)
     # Progress and the guest's console on one terminal would overwrite each other.
     is_shown = arguments.form is not Format.TABLE or not is_terminal(sys.stdout)
-    with _salvaged(path), console, OrderlyStop() as stop, progress(guest.name, is_wanted=is_shown) as shown:
-        summary = record(
-            guest, console, options, path, progress=shown, command=arguments.command, on_start=stop.arm
+    at_force = console.restore if isinstance(console, TerminalConsole) else _nothing
+    shown_as = progress(guest.name, is_wanted=is_shown)
+    with _salvaged(place), console, OrderlyStop(at_force) as stop, shown_as as shown:
+        run_in = partial(
+            record, guest, console, options, progress=shown, command=arguments.command, on_start=stop.arm
         )
-    if isinstance(console, TerminalConsole):
-        print(file=sys.stderr)  # the guest's last line, a prompt perhaps, is not over
-    _report(summary, arguments.form)
+        summary = place.fill(run_in)
+    with suppress(OSError):  # the terminal may have gone
+        if isinstance(console, TerminalConsole):
+            print(file=sys.stderr)  # the guest's last line, a prompt perhaps, is not over
+        _report(summary, arguments.form)
     return stop.exit_status or exit_status(summary)
+
+
+class _Place:
+    """Where to record; ``path`` is None for nowhere."""
+
+    def __init__(self, arguments: argparse.Namespace, guest: Guest) -> None:
+        self.path: Path | None = None if arguments.no_record else arguments.output or new_path(guest.name)
+        self._name = None if arguments.output else guest.name
+
+    def fill(self, run_in: Callable[[Path | None], RunSummary]) -> RunSummary:
+        """Run and record here; a name of our own that another recorder has just taken is replaced by the next."""
+        while True:
+            try:
+                return run_in(self.path)
+            except RecordingExistsError:
+                if self._name is None:
+                    raise
+                self.path = new_path(self._name)
 
 
 def exit_status(summary: RunSummary) -> int:
     """Return the exit status for a run that ended as *summary* says."""
     if summary.exit_code is not None:
         return 0 if summary.exit_code in GOOD_EXIT_CODES else 1
-    return 1 if summary.crashed else _STATUS_OF_REASON.get(summary.reason, 0)
+    if summary.crashed or summary.reason.startswith("output failed"):
+        return 1
+    return _STATUS_OF_REASON.get(summary.reason, 0)
+
+
+def _nothing() -> None:
+    """What is to be done about a terminal that is not there."""
 
 
 @contextmanager
-def _salvaged(path: Path | None) -> Iterator[None]:
-    """Say, when a run fails, that what was recorded up to there is in *path*."""
-    is_new = path is not None and not path.exists()
+def _salvaged(place: _Place) -> Iterator[None]:
+    """Say, when a run fails, that what was recorded up to there can be replayed."""
     try:
         yield
-    except (RevirtError, KeyboardInterrupt):
-        if is_new and path is not None and path.exists():
+    except (RevirtError, KeyboardInterrupt) as error:
+        path = place.path
+        if path is not None and not isinstance(error, RecordingExistsError) and _can_be_replayed(path):
             print(f"revirt: what was recorded before that: revirt replay {_quoted(path)}", file=sys.stderr)
         raise
+
+
+def _can_be_replayed(path: Path) -> bool:
+    try:
+        return bool(Recording.open(path).checkpoints)
+    except RevirtError:
+        return False
 
 
 def _guest(arguments: argparse.Namespace) -> Guest:

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+_PATIENCE_S = 2.0
+"""How long after a second signal the run may take to end."""
+
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 
 
@@ -21,7 +24,8 @@ class OrderlyStop:
     ``exit_status`` is None until a signal came.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_force: Callable[[], None] = lambda: None) -> None:
+        self._at_force = at_force
         self._stop: Callable[[str], None] | None = None
         self._reason: str | None = None
         self._saved: dict[signal.Signals, Any] = {}
@@ -63,10 +67,26 @@ class OrderlyStop:
 
     def _listen(self, read_fd: int) -> None:
         """Pass signals on while the main thread is inside the CPU core."""
+        count = 0
         while data := os.read(read_fd, 1):
             if data[0] in _NAMES:
+                count += 1
                 self._request(_NAMES[signal.Signals(data[0])])
+            if count == 2:
+                self._force_soon(data[0])
         os.close(read_fd)
+
+    def _force_soon(self, number: int) -> None:
+        """End the process if the run does not: a guest may go for minutes without a branch to stop at."""
+
+        def force() -> None:
+            os.write(2, b"\nrevirt: ended by force; what was recorded before can be replayed\n")
+            self._at_force()
+            os._exit(128 + number)
+
+        timer = threading.Timer(_PATIENCE_S, force)
+        timer.daemon = True
+        timer.start()
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self._reason is not None:

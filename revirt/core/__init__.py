@@ -10,7 +10,15 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
-from revirt.core import _core
+from revirt.errors import HostError
+
+try:
+    from revirt.core import _core
+except ImportError as error:
+    raise HostError(
+        f"the C core cannot be loaded: {error}",
+        hint="in a checkout: pip install . and run revirt elsewhere, or python setup.py build_ext --inplace",
+    ) from error
 from revirt.core._core import (
     MODE_LONG,
     MODE_PROTECTED,
@@ -26,7 +34,6 @@ from revirt.core._core import (
     Core,
     hash_pages,
 )
-from revirt.errors import HostError
 
 __all__ = [
     "MODE_LONG",

@@ -82,8 +82,12 @@ def load(spec: ImageSpec, memory: int, *, note: Callable[[str], None] = _ignore)
     return load_flat(spec.file, data, memory, DEFAULT_ADDRESS if spec.address is None else spec.address)
 
 
+BOOT_SIGNATURE = b"\x55\xaa"
+"""The last two bytes of a boot sector."""
+
+
 def _detect(path: Path, data: bytes) -> str:
-    """Return the format of *data*; whatever nothing else claims is flat."""
+    """Return the format of *data*; a boot sector is flat.  Raises ImageError for what nothing can be told of."""
     from revirt.image.multiboot import find_header
 
     if is_bzimage(data):
@@ -93,7 +97,13 @@ def _detect(path: Path, data: bytes) -> str:
     if is_elf(data):
         return "elf"
     refuse_foreign(data, path)
-    return "flat"
+    if data[510:512] == BOOT_SIGNATURE:
+        return "flat"
+    raise ImageError(
+        "is no kernel, ELF program or boot sector",
+        path=path,
+        hint='to run it as a flat binary, describe it in a guest.toml with format = "flat"',
+    )
 
 
 def _check_options(spec: ImageSpec, kind: str) -> None:

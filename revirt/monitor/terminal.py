@@ -44,15 +44,15 @@ class TerminalConsole(NullConsole):
 
     def __enter__(self) -> Self:
         self._saved_mode = termios.tcgetattr(self._fd)
-        atexit.register(self._restore)
+        atexit.register(self.restore)
         termios.tcsetattr(self._fd, termios.TCSADRAIN, raw_mode(self._saved_mode))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
-        atexit.unregister(self._restore)
+        self.restore()
+        atexit.unregister(self.restore)
         super().__exit__(kind, error, trace)
 
     @property
@@ -74,7 +74,7 @@ class TerminalConsole(NullConsole):
         if not self.pending and self.finished is None:
             self._waker.sleep(timeout_s, self._fd)
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
         if self._saved_mode is None:
             return
         with suppress(termios.error):  # the terminal has gone away, and its mode with it

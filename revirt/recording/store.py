@@ -108,6 +108,7 @@ def remove(path: Path) -> None:
     Raises NoRecordingError if *path* is not one itself (a link to one is not), RecordingError if it is being
     recorded, holds files that revirt did not put there, or cannot be deleted.
     """
+    path = path.parent.resolve() / path.name if path.name else path.resolve()
     if path.is_symlink() or not is_recording(path) or not (path / layout.LOG).is_dir():
         raise NoRecordingError(path)
     if layout.is_locked(path):

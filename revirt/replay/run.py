@@ -73,6 +73,7 @@ def replay(
     that the recording does not have.
     """
     started = time.perf_counter()
+    _check_order(recording, checkpoint, until)
     pacer = _Pacer(speed, progress, _last_branch(recording, until))
     session = ReplaySession(
         recording,
@@ -146,6 +147,12 @@ class _Pacer:
     def wake(self) -> None:
         """End the sleep that is on, and all that would follow."""
         self._woken.set()
+
+
+def _check_order(recording: Recording, checkpoint: int, until: Position | None) -> None:
+    first = next((info for info in recording.checkpoints if info.number == checkpoint), None)
+    if first is not None and until is not None and until.branches < first.branches:
+        raise UsageError(f"position {until} is before checkpoint {checkpoint}, at {first.branches}:0")
 
 
 def _step(session: ReplaySession, until: Position) -> None:

@@ -21,7 +21,7 @@ def image(tmp_path: Path, data: bytes) -> Path:
 @pytest.mark.parametrize(
     ("data", "mode"),
     [
-        (CODE, Mode.REAL),
+        (CODE.ljust(510, b"\0") + b"\x55\xaa", Mode.REAL),
         (elf(), Mode.PROTECTED),
         (elf(is_64bit=True), Mode.LONG),
         (elf((0x100000, multiboot_header() + CODE)), Mode.PROTECTED),
@@ -41,7 +41,7 @@ def test_elf_with_a_multiboot_header_is_loaded_as_multiboot(tmp_path: Path) -> N
 
 
 def test_flat_binary_starts_in_real_mode_where_firmware_would_put_it(tmp_path: Path) -> None:
-    boot = load(ImageSpec(image(tmp_path, CODE)), MIB)
+    boot = load(ImageSpec(image(tmp_path, CODE), format="flat"), MIB)
 
     assert (boot.cpu.mode, boot.cpu.pc) == (Mode.REAL, 0x7C00)
     assert boot.writes == ((0x7C00, CODE),)
@@ -63,6 +63,11 @@ def test_flat_binary_out_of_reach_of_real_mode_is_refused(tmp_path: Path, addres
 def test_files_of_other_kinds_are_not_run_as_flat_binaries(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(ImageError, match="not an x86 image"):
         load(ImageSpec(image(tmp_path, data)), 4 * MIB)
+
+
+def test_a_file_that_is_nothing_is_not_run_as_a_flat_binary(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no kernel, ELF program or boot sector"):
+        load(ImageSpec(image(tmp_path, b"hello world this is not a kernel")), MIB)
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
@@ -104,7 +109,7 @@ def test_options_that_a_flat_binary_would_ignore_are_refused(
     tmp_path: Path, options: dict[str, Path | str]
 ) -> None:
     with pytest.raises(ImageError, match="means nothing"):
-        load(ImageSpec(image(tmp_path, CODE), **options), MIB)  # type: ignore[arg-type]
+        load(ImageSpec(image(tmp_path, CODE), format="flat", **options), MIB)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("memory", [0, -4096, MIB - 4096, MIB + 1, 4 << 30])
