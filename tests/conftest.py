@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 # Helpers of the tests, and the tools, some of which tests run with.
 HERE = Path(__file__).parent
@@ -28,6 +29,10 @@ from revirt.machine.config import ClockMode  # noqa: E402
 from revirt.monitor.console import Console  # noqa: E402
 from revirt.monitor.session import RecordOptions, record  # noqa: E402
 from revirt.recording import Recording  # noqa: E402
+
+# How long an example takes says something about the host, not about revirt.
+settings.register_profile("any host", deadline=None)
+settings.load_profile("any host")
 
 _library = pytest.StashKey[Library]()
 

@@ -5,15 +5,20 @@ import fcntl
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from revirt.checkpoint import CheckpointWriter
+from revirt.core import hash_pages
 from revirt.errors import (
     CorruptError,
     FormatVersionError,
@@ -22,7 +27,10 @@ from revirt.errors import (
     RecordingError,
     RecordingExistsError,
 )
+from revirt.log import segment
+from revirt.log.chain import SEALED, Chain
 from revirt.log.events import Event, Kind
+from revirt.log.frame import check_of, write_whole
 from revirt.recording import (
     CheckpointInfo,
     Manifest,
@@ -37,6 +45,8 @@ from revirt.recording import (
 )
 
 PAGE = 4096
+MEMORY = 1 << 20
+SEGMENT = "00000000.seg"
 
 
 @pytest.fixture(autouse=True)
@@ -48,45 +58,63 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def manifest() -> Manifest:
     return Manifest(
         guest={"name": "echo", "digests": {"image": "00ff"}},
-        machine={"memory": 1 << 20},
+        machine={"memory": MEMORY, "clock": "virtual", "epoch": 0, "ns_per_branch": 10},
         clock="virtual",
         versions={"revirt": "0.1.0"},
         command=["revirt", "record", "echo"],
     )
 
 
-def create(path: Path) -> RecordingWriter:
-    return RecordingWriter.create(path, manifest())
+class Writer(RecordingWriter):
+    """A writer that seals its events and follows the guest's memory, as a recorder does."""
+
+    def __init__(self, path: Path, contents: Manifest, lock: int) -> None:
+        super().__init__(path, contents, lock)
+        self.chain = Chain()
+        self.memory = bytearray(MEMORY)
+        self.appended: list[Event] = []
+
+    def append(self, event: Event) -> None:
+        if event.kind in SEALED:
+            event = self.chain.seal(event)
+        else:
+            self.chain.add(event)
+        super().append(event)
+        self.appended.append(event)
+
+    def append_digest(self, branches: int) -> None:
+        digests = bytes(16) + check_of(hash_pages(self.memory)) + bytes(16)
+        self.append(Event(Kind.DIGEST, branches, False, 0x7C00, data=digests))
 
 
-def checkpoint(writer: RecordingWriter, branches: int, *values: int) -> None:
-    """Add a checkpoint with its event, after pages 0, 1 ... were filled with *values*."""
-    number = writer.checkpoints
+def create(path: Path) -> Writer:
+    return Writer.create(path, manifest())
+
+
+def checkpoint(writer: Writer, branches: int, *values: int) -> None:
+    """Add a checkpoint with its events, after pages 0, 1 ... were filled with *values*."""
+    number, state = writer.checkpoints, b"state %d" % writer.checkpoints
+    contents = b"".join(bytes([value]) * PAGE for value in values)
+    writer.memory[: len(contents)] = contents
+    writer.append_digest(branches)
     info = CheckpointInfo(number, branches, False, 0x7C00, branches * 10, writer.events)
     numbers = b"".join(page.to_bytes(4, "little") for page in range(len(values)))
-    writer.add_checkpoint(
-        info, b"state %d" % number, [(numbers, b"".join(bytes([v]) * PAGE for v in values))]
-    )
-    writer.append(Event(Kind.CHECKPOINT, branches, False, 0x7C00, number=number))
+    writer.add_checkpoint(info, state, [(numbers, contents)])
+    writer.append(Event(Kind.CHECKPOINT, branches, False, 0x7C00, number=number, data=check_of(state)))
 
 
 def tick(branches: int) -> Event:
     return Event(Kind.INTERRUPT, branches, False, 0x7C00, 0xBEEF, 8)
 
 
-def fill(writer: RecordingWriter) -> list[Event]:
-    """Record two checkpoints and some events; return the events."""
+def fill(writer: Writer) -> list[Event]:
+    """Record two checkpoints and some events, 15 in all; return the events."""
     checkpoint(writer, 0, 1, 2)
     for branches in range(10, 20):
         writer.append(tick(branches))
     checkpoint(writer, 100, 1, 3)
     writer.append(tick(110))
-    return [
-        Event(Kind.CHECKPOINT, 0, False, 0x7C00, number=0),
-        *map(tick, range(10, 20)),
-        Event(Kind.CHECKPOINT, 100, False, 0x7C00, number=1),
-        tick(110),
-    ]
+    return writer.appended
 
 
 def wait_for_segment(writer: RecordingWriter) -> None:
@@ -126,7 +154,7 @@ def flip(path: Path, place: int = -1) -> None:
 
 def test_a_complete_recording_comes_back_as_it_was(tmp_path: Path) -> None:
     made = manifest()
-    writer = RecordingWriter.create(tmp_path / "r", made)
+    writer = Writer.create(tmp_path / "r", made)
     events = fill(writer)
     writer.complete({"reason": "powered off"})
 
@@ -135,17 +163,18 @@ def test_a_complete_recording_comes_back_as_it_was(tmp_path: Path) -> None:
     assert recording.state is RecordingState.COMPLETE
     assert recording.manifest.guest == made.guest
     assert recording.manifest.uuid == made.uuid
-    assert recording.manifest.end == {"reason": "powered off", "events": 13, "checkpoints": 2}
+    assert recording.manifest.end == {"reason": "powered off", "events": 15, "checkpoints": 2}
     assert list(recording.events()) == events
-    assert list(recording.events(after=12)) == events[12:]
-    assert recording.event_count == writer.events == 13
+    assert list(recording.events(after=14)) == events[14:]
+    assert recording.event_count == writer.events == 15
     assert recording.checkpoints == [
-        CheckpointInfo(0, 0, False, 0x7C00, 0, 0),
-        CheckpointInfo(1, 100, False, 0x7C00, 1000, 11),
+        CheckpointInfo(0, 0, False, 0x7C00, 0, 1),
+        CheckpointInfo(1, 100, False, 0x7C00, 1000, 13),
     ]
     assert recording.load_checkpoint(1).state == b"state 1"
-    assert recording.load_checkpoint(1).page(1) == b"\x03" * PAGE
-    assert recording.changed_between(0, 1) == [1]
+    assert list(recording.load_checkpoint(1).batches()) == [
+        (struct.pack("<II", 0, 1), b"\x01" * PAGE + b"\x03" * PAGE)
+    ]
     assert list(recording.verify()) == []
 
 
@@ -203,28 +232,6 @@ def test_a_recording_is_closed_once(tmp_path: Path) -> None:
     assert Recording.open(tmp_path / "r").state is RecordingState.COMPLETE
 
 
-def test_nearest_is_the_latest_checkpoint_not_after(complete: Path) -> None:
-    recording = Recording.open(complete)
-
-    assert [recording.nearest(branches).number for branches in (0, 99, 100, 10**9)] == [0, 0, 1, 1]
-
-
-def test_nearest_before_the_oldest_names_the_oldest(tmp_path: Path) -> None:
-    with create(tmp_path / "r") as writer:
-        checkpoint(writer, 50, 1)
-
-    with pytest.raises(RecordingError, match="oldest checkpoint, at 50"):
-        Recording.open(tmp_path / "r").nearest(49)
-
-
-def test_nearest_without_any_checkpoint_says_so(tmp_path: Path) -> None:
-    with create(tmp_path / "r"):
-        pass
-
-    with pytest.raises(RecordingError, match="no checkpoint to start from"):
-        Recording.open(tmp_path / "r").nearest(0)
-
-
 def test_a_checkpoint_is_on_disk_before_its_event(tmp_path: Path) -> None:
     with create(tmp_path / "r") as writer:
         with pytest.raises(ValueError, match="checkpoint 0 was not added"):
@@ -236,7 +243,7 @@ def test_a_checkpoint_is_on_disk_before_its_event(tmp_path: Path) -> None:
 def test_a_checkpoint_whose_event_was_not_written_is_not_offered(tmp_path: Path) -> None:
     with create(tmp_path / "r") as writer:
         checkpoint(writer, 0, 1)
-        writer.add_checkpoint(CheckpointInfo(1, 5, False, 0, 0, 1), b"", [])
+        writer.add_checkpoint(CheckpointInfo(1, 5, False, 0, 0, 2), b"", [])
 
     recording = Recording.open(tmp_path / "r")
 
@@ -252,7 +259,7 @@ def test_pages_that_cannot_be_taken_end_the_recording_cleanly(tmp_path: Path) ->
     with create(tmp_path / "r") as writer:
         checkpoint(writer, 0, 1)
         with pytest.raises(RuntimeError):
-            writer.add_checkpoint(CheckpointInfo(1, 5, False, 0, 0, 1), b"", batches())
+            writer.add_checkpoint(CheckpointInfo(1, 5, False, 0, 0, 2), b"", batches())
 
     assert problems(tmp_path / "r") == []
     assert sorted(path.name for path in (tmp_path / "r/pages").iterdir()) == ["00000000.pages"]
@@ -311,8 +318,49 @@ def test_a_full_disk_leaves_a_recording_up_to_there(
 
     recording = Recording.open(tmp_path / "r")
     assert recording.state is RecordingState.INTERRUPTED
-    assert list(recording.events()) == [tick(1)]
+    # Where pages cannot be written, the digest before them still was.
+    assert list(recording.events()) == writer.appended[: 1 + place.startswith("revirt.checkpoint")]
     assert list(recording.verify()) == []
+
+
+def test_an_interrupt_while_the_rest_is_written_leaves_an_interrupted_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was seen: Ctrl-C during the last flush, and a manifest that called the recording complete."""
+    writer = create(tmp_path / "r")
+    closing, interrupted = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def write_slowly(path: Path, *parts: bytes) -> int:
+        closing.wait(30)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        interrupted.wait(30)
+        # The main thread is on its way out by now: it must wait for this.
+        time.sleep(0.05)
+        order.append("written")
+        return write_whole(path, *parts)
+
+    def interrupt(*_: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("revirt.checkpoint.writer.write_whole", write_slowly)
+    monkeypatch.setattr(CheckpointWriter, "abandon", lambda _: order.append("abandoned"))
+    handler = signal.signal(signal.SIGINT, interrupt)
+    try:
+        checkpoint(writer, 0, 1)
+        closing.set()
+        with pytest.raises(KeyboardInterrupt), writer:
+            writer.complete({"reason": "powered off"})
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+    recording = Recording.open(tmp_path / "r")
+    assert order == ["written", "abandoned"]
+    assert recording.manifest.state == RecordingState.INTERRUPTED
+    assert recording.manifest.end is not None
+    assert recording.manifest.end["checkpoints"] == 1
+    assert problems(tmp_path / "r") == []
 
 
 def test_a_full_disk_does_not_hide_what_went_wrong_before(
@@ -356,26 +404,28 @@ def test_a_reader_sees_a_recording_while_it_is_made(tmp_path: Path) -> None:
 def test_a_recorder_that_was_killed_leaves_an_interrupted_recording(tmp_path: Path) -> None:
     script = textwrap.dedent(
         """
-        import os, signal, sys
+        import os, signal, sys, time
         from pathlib import Path
         sys.path.insert(0, sys.argv[2])
-        from test_recording import create, fill, wait_for_segment
+        from test_recording import Recording, create, fill
         writer = create(Path(sys.argv[1]))
         fill(writer)
-        wait_for_segment(writer)
+        while not Recording.open(writer.path).checkpoints:
+            time.sleep(0.001)
         (writer.path / "log" / "00000009.seg.tmp").write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
         """
     )
     command = [sys.executable, "-P", "-c", script, str(tmp_path / "r"), str(Path(__file__).parent)]
 
-    ended = subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(command, check=False, env=environment, timeout=60)
 
     recording = Recording.open(tmp_path / "r")
     assert ended.returncode == -signal.SIGKILL
     assert recording.state is RecordingState.INTERRUPTED
     assert [info.number for info in recording.checkpoints][:1] == [0]
-    assert next(recording.events()).kind is Kind.CHECKPOINT
+    assert next(recording.events()).kind is Kind.DIGEST
     assert list(recording.verify()) == []
 
 
@@ -425,13 +475,14 @@ def test_the_end_of_a_log_that_misses_its_last_segment_is_noticed(complete: Path
     last = max((complete / "log").iterdir())
     last.unlink()
 
-    with pytest.raises(CorruptError, match="events where 13 were recorded"):
+    with pytest.raises(CorruptError, match="events where 15 were recorded"):
         list(Recording.open(complete).events())
 
 
 def test_a_checkpoint_that_stands_elsewhere_than_its_event_is_noticed(tmp_path: Path) -> None:
     with create(tmp_path / "r") as writer:
-        writer.add_checkpoint(CheckpointInfo(0, 5, False, 0x1000, 0, 0), b"", [])
+        writer.append_digest(5)
+        writer.add_checkpoint(CheckpointInfo(0, 5, False, 0x1000, 0, 1), b"", [])
         writer.append(Event(Kind.CHECKPOINT, 6, False, 0x1000, number=0))
 
     assert problems(tmp_path / "r") == ["does not stand where its event does"]
@@ -442,7 +493,146 @@ def test_a_checkpoint_whose_event_is_another_is_noticed(tmp_path: Path) -> None:
         writer.add_checkpoint(CheckpointInfo(0, 5, False, 0x1000, 0, 0), b"", [])
         writer.append(tick(5))
 
-    assert problems(tmp_path / "r") == ["event 0 is not its own"]
+    assert problems(tmp_path / "r") == ["event 0 of the log is not its own"]
+
+
+def test_a_checkpoint_without_a_digest_before_it_is_noticed(tmp_path: Path) -> None:
+    with create(tmp_path / "r") as writer:
+        writer.append(tick(5))
+        writer.add_checkpoint(CheckpointInfo(0, 5, False, 0x7C00, 0, 1), b"", [])
+        writer.append(Event(Kind.CHECKPOINT, 5, False, 0x7C00, number=0, data=check_of(b"")))
+
+    assert problems(tmp_path / "r") == ["event 1 of the log is not its own"]
+
+
+def test_an_event_whose_checkpoint_is_missing_is_noticed(complete: Path) -> None:
+    (complete / "checkpoints/00000001.ckpt").unlink()
+
+    assert problems(complete) == ["missing", "counts 2 checkpoints where there are 1"]
+
+
+def test_a_checkpoint_with_a_state_that_the_log_does_not_name_is_noticed(tmp_path: Path) -> None:
+    with create(tmp_path / "r") as writer:
+        writer.append_digest(5)
+        writer.add_checkpoint(CheckpointInfo(0, 5, False, 0x7C00, 0, 1), b"one", [])
+        writer.append(Event(Kind.CHECKPOINT, 5, False, 0x7C00, number=0, data=check_of(b"other")))
+
+    assert problems(tmp_path / "r") == ["its machine state is not the one that the log names"]
+
+
+def test_a_checkpoint_with_memory_that_the_log_does_not_name_is_noticed(tmp_path: Path) -> None:
+    with create(tmp_path / "r") as writer:
+        checkpoint(writer, 0, 1, 2)
+        writer.memory[5 * PAGE] = 1
+        checkpoint(writer, 5, 1, 3)
+        writer.memory[5 * PAGE] = 0
+        checkpoint(writer, 6, 1, 4)
+
+    findings = list(Recording.open(tmp_path / "r").verify())
+
+    assert [(finding.path.name, finding.problem) for finding in findings] == [
+        ("00000001.ckpt", "its memory is not the one that the log names")
+    ]
+
+
+@pytest.mark.parametrize("place", [1, 5, 12, 13])
+def test_an_event_that_was_changed_behind_its_checks_is_noticed(complete: Path, place: int) -> None:
+    events = list(Recording.open(complete).events())
+    chain = Chain(events[12].number)
+    for event in events[13:]:
+        chain.add(event)
+    end = chain.seal(Event(Kind.END, 200, False, 0))
+    events[place] = events[place]._replace(check=events[place].check ^ 1)
+    rewrite_log(complete, [*events, end])
+
+    found = [(finding.path.name, finding.problem) for finding in Recording.open(complete).verify()]
+
+    following = 12 if place <= 12 else 15
+    assert (SEGMENT, f"the events up to number {following} do not have the hash that it carries") in found
+
+
+def test_the_hash_is_followed_again_behind_events_that_were_changed(complete: Path) -> None:
+    events = list(Recording.open(complete).events())
+    events[5] = events[5]._replace(number=9)
+    rewrite_log(complete, events)
+
+    assert problems(complete) == ["the events up to number 12 do not have the hash that it carries"]
+
+
+def test_the_hash_is_followed_again_behind_a_damaged_segment(complete: Path) -> None:
+    flip(complete / "log/00000000.seg")
+
+    assert problems(complete) == ["payload does not match its check"]
+
+
+def rewrite_log(path: Path, events: list[Event]) -> None:
+    """Put *events* into the place of the log in *path*, in one segment with the right checks."""
+    for old in (path / "log").iterdir():
+        old.unlink()
+    (path / "log" / SEGMENT).write_bytes(segment.encode(0, 0, events))
+
+
+def test_a_machine_that_cannot_be_is_named_and_ends_no_check(tmp_path: Path) -> None:
+    made = manifest()
+    made.machine["memory"] = 1 << 80
+    with Writer.create(tmp_path / "r", made) as writer:
+        checkpoint(writer, 0, 1)
+    flip(tmp_path / "r/pages/00000000.pages")
+
+    assert [problem.split(":")[0] for problem in problems(tmp_path / "r")] == [
+        "not a machine",
+        "payload does not match its check",
+    ]
+
+
+def test_damaged_pages_are_named_once_however_many_checkpoints_use_them(tmp_path: Path) -> None:
+    with create(tmp_path / "r") as writer:
+        for number in range(5):
+            checkpoint(writer, number, 1, 2 + number)
+    flip(tmp_path / "r/pages/00000001.pages")
+
+    findings = list(Recording.open(tmp_path / "r").verify())
+
+    assert [finding.path.name for finding in findings] == ["00000001.pages"]
+
+
+def count_opens(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
+    """Return how often each file is opened from now on."""
+    opened: Counter[Path] = Counter()
+    real_open = os.open
+
+    def count(path: Path, *rest: int) -> int:
+        opened[Path(path)] += 1
+        return real_open(path, *rest)
+
+    monkeypatch.setattr(os, "open", count)
+    return opened
+
+
+def test_verifying_reads_every_file_at_most_three_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with create(tmp_path / "r") as writer:
+        for number in range(80):
+            checkpoint(writer, number, 1, 2 + number)
+    opened = count_opens(monkeypatch)
+    assert problems(tmp_path / "r") == []
+
+    assert max(opened.values()) <= 3
+
+
+def test_auditing_checkpoints_reads_every_file_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with create(tmp_path / "r") as writer:
+        for number in range(80):
+            checkpoint(writer, number, 1, 2 + number)
+    recording = Recording.open(tmp_path / "r")
+    opened = count_opens(monkeypatch)
+    for number in range(80):
+        recording.audit_checkpoint(number, MEMORY // PAGE)
+
+    assert max(opened.values()) <= 3
 
 
 def test_directories_that_are_missing_are_found_by_verify(complete: Path) -> None:

@@ -2,7 +2,7 @@
 
 format     what the files look like
 writer     stores checkpoints, packing pages that no earlier one had
-reader     loads them, and says what differs between two
+reader     loads them
 """
 
 from revirt.checkpoint.format import CheckpointInfo

@@ -35,6 +35,7 @@ import re
 import struct
 import sys
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,10 @@ PAGES_FRAME = Frame(
     b"RVRTPAGE", 1, struct.Struct("<III"), MAX_PAGES * 8 + MAX_PAGES // CHUNK_PAGES * CHUNK_ENTRY.size
 )
 CHUNK_LIMIT = stored_limit(CHUNK_PAGES * PAGE_SIZE)
+ZERO_PAGE = bytes(PAGE_SIZE)
+
+HashPages = Callable[[bytes], bytes]
+"""Makes the 64-bit hashes, 8 bytes each and little-endian, of pages in a row."""
 
 _NAME = re.compile(r"(\d{8})\.(ckpt|pages)", re.ASCII)
 
@@ -83,6 +88,14 @@ class CheckpointHeader:
     map_length: int
     first_page: int
     page_count: int
+
+
+def core_hash_pages(pages: bytes) -> bytes:
+    """Return the 64-bit hashes of *pages* as the core makes them."""
+    # Only whoever stores or verifies pages needs the core: a recording is read without it.
+    from revirt.core import hash_pages
+
+    return hash_pages(pages)
 
 
 def checkpoint_name(number: int) -> str:

@@ -18,9 +18,12 @@ from revirt.checkpoint.format import (
     CHUNK_PAGES,
     PAGE_SIZE,
     PAGES_FRAME,
+    ZERO_PAGE,
     CheckpointHeader,
     CheckpointInfo,
+    HashPages,
     checkpoint_name,
+    core_hash_pages,
     decode_checkpoint_header,
     decode_map,
     from_bytes,
@@ -28,11 +31,12 @@ from revirt.checkpoint.format import (
     pages_name,
     to_bytes,
 )
-from revirt.checkpoint.writer import ZERO_PAGE, HashPages, core_hash_pages
 from revirt.errors import CorruptError, RecordingError
 from revirt.log.frame import (
+    LZ4_RATIO,
     check_of,
     decompress,
+    list_directory,
     open_file,
     read_exactly,
     read_file,
@@ -47,9 +51,12 @@ _BATCH_CHUNKS = 64
 class CheckpointReader:
     """The checkpoints in the directories *checkpoints* and *pages*, as they were when first asked for."""
 
-    def __init__(self, checkpoints: Path, pages: Path) -> None:
+    def __init__(self, checkpoints: Path, pages: Path, hash_pages: HashPages = core_hash_pages) -> None:
         self._checkpoints = checkpoints
         self._pages = pages
+        self._hash_pages = hash_pages
+        self._hashes = array("Q")
+        self._hashed_files = 0
         self._page_file = lru_cache(maxsize=64)(self._open_page_file)
 
     @cached_property
@@ -100,17 +107,6 @@ class CheckpointReader:
             raise CorruptError(path, f"maps page id {max(page_map)}, which is not stored")
         return LoadedCheckpoint(known.info, raw[: known.state_size], page_map, self)
 
-    def changed_between(self, first: int, second: int) -> list[int]:
-        """Return the numbers of the pages that differ between two checkpoints, ascending.
-
-        May name a page that was written with what it had held before, never leaves one out.
-        """
-        maps = [self.load(number).page_map for number in (first, second)]
-        length = max(map(len, maps))
-        for page_map in maps:
-            page_map.extend(bytes(length - len(page_map)))
-        return [number for number, (one, other) in enumerate(zip(*maps, strict=True)) if one != other]
-
     def pages(self, ids: array[int]) -> Iterator[tuple[range, bytes]]:
         """Yield the contents of *ids* (ascending, none 0) by chunk: which of *ids*, their pages in a row."""
         firsts = [header.first_page for header in self.headers]
@@ -127,21 +123,28 @@ class CheckpointReader:
                 yield range(place + start, place + start + length), contents
             place = end
 
-    def verify_pages(self, number: int, hash_pages: HashPages = core_hash_pages) -> None:
+    def verify_pages(self, number: int) -> None:
         """Check every page that is new in checkpoint *number*, and its hash; raises CorruptError."""
-        self._open_page_file(number).verify(hash_pages)
+        self._open_page_file(number).verify(self._hash_pages)
 
     def page_hashes(self, page_map: array[int], page_count: int) -> bytes:
         """Return the 64-bit hashes, 8 bytes each, of the *page_count* pages of memory that *page_map* describes.
 
-        They are those in the indices of the stored pages; raises CorruptError.
+        They are those in the indices of the stored pages; raises CorruptError.  Every index is read once, however
+        often this is called.
         """
-        zero = from_bytes("Q", core_hash_pages(ZERO_PAGE))
-        stored = zero + array("Q")
-        for position in range(len(self.headers)):
-            stored.extend(self._page_file(position).hashes)
+        stored = self._stored_hashes(max(page_map, default=0))
         hashes = array("Q", map(stored.__getitem__, page_map))
-        return to_bytes(hashes + zero * (page_count - len(page_map)))
+        return to_bytes(hashes + stored[:1] * (page_count - len(page_map)))
+
+    def _stored_hashes(self, last: int) -> array[int]:
+        """Return the hashes of stored pages by id, at least up to the id *last*."""
+        if not self._hashes:
+            self._hashes.extend(from_bytes("Q", self._hash_pages(ZERO_PAGE)))
+        while len(self._hashes) <= last:
+            self._hashes.extend(self._page_file(self._hashed_files).hashes)
+            self._hashed_files += 1
+        return self._hashes
 
     def _open_page_file(self, number: int) -> _PageFile:
         return _PageFile.open(self._pages / pages_name(number), self.headers[number])
@@ -182,14 +185,6 @@ class LoadedCheckpoint:
         if parts:
             yield to_bytes(numbers[start:]), b"".join(parts)
 
-    def page(self, number: int) -> bytes:
-        """Return the 4096 bytes of page *number*; raises CorruptError."""
-        page_id = self.page_map[number] if 0 <= number < len(self.page_map) else 0
-        if page_id == 0:
-            return ZERO_PAGE
-        ((_, contents),) = self._reader.pages(array("I", [page_id]))
-        return contents
-
 
 @dataclass(frozen=True, slots=True)
 class _PageFile:
@@ -226,6 +221,11 @@ class _PageFile:
                 raise CorruptError(path, f"claims a chunk of {chunk_size} bytes", offset=offsets[-1])
             offsets.append(offsets[-1] + chunk_size)
             checks.append(check)
+        # Else a few bytes could claim any number of hashes, which are kept in memory.
+        if count * PAGE_SIZE > (index_start - start) * LZ4_RATIO:
+            raise CorruptError(
+                path, f"{index_start - start} bytes of chunks cannot hold {count} pages", offset=start
+            )
         if offsets[-1] != index_start:
             raise CorruptError(path, f"{index_start - start} bytes of chunks, {offsets[-1] - start} expected")
         return cls(path, header.first_page, count, offsets, checks, from_bytes("Q", index[entries_size:]))
@@ -260,12 +260,6 @@ class _PageFile:
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
-    """Return the checkpoint files in *directory*, in order; raises CorruptError or RecordingError."""
-    try:
-        names = sorted(os.listdir(directory))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CorruptError(directory, "not a directory") from error
-    except OSError as error:
-        raise RecordingError(f"cannot read {directory}: {error.strerror}") from error
-    paths = (directory / name for name in names if name.endswith(".ckpt"))
+    """Return the checkpoint files in *directory*, in order; raises as `list_directory`."""
+    paths = (path for path in list_directory(directory) if path.suffix == ".ckpt")
     return [path for path in paths if number_of(path) is not None]

@@ -13,7 +13,6 @@ import os
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -24,10 +23,14 @@ from revirt.checkpoint.format import (
     CHUNK_ENTRY,
     CHUNK_PAGES,
     MAX_PAGES,
+    MAX_STATE,
     PAGE_SIZE,
     PAGES_FRAME,
+    ZERO_PAGE,
     CheckpointInfo,
+    HashPages,
     checkpoint_name,
+    core_hash_pages,
     encode_map,
     from_bytes,
     pages_name,
@@ -35,21 +38,9 @@ from revirt.checkpoint.format import (
 )
 from revirt.log.frame import check_of, compress_fast, write_whole
 
-ZERO_PAGE = bytes(PAGE_SIZE)
-
-HashPages = Callable[[bytes], bytes]
-
 # A bound on memory (some 100 MB), not a rule of the format: past it, equal pages may be stored again.
 _KNOWN_LIMIT = 1 << 20
 _CACHED_CHUNKS = 16
-
-
-def core_hash_pages(pages: bytes) -> bytes:
-    """Return the 64-bit hashes of *pages* as the core makes them."""
-    # Only whoever stores or verifies pages needs the core: a recording is read without it.
-    from revirt.core import hash_pages
-
-    return hash_pages(pages)
 
 
 class CheckpointWriter:
@@ -73,7 +64,12 @@ class CheckpointWriter:
         """Bytes of checkpoints on disk so far, pages included."""
 
     def begin(self, info: CheckpointInfo, state: bytes) -> None:
-        """Start a checkpoint with the machine state *state*; pages not added are as in the one before."""
+        """Start a checkpoint with the machine state *state*; pages not added are as in the one before.
+
+        Raises ValueError if there is more state than ``MAX_STATE`` bytes.
+        """
+        if len(state) > MAX_STATE:
+            raise ValueError(f"a machine state of {len(state)} bytes is over the limit of {MAX_STATE}")
         if self._info is not None:
             raise ValueError(f"checkpoint {self._info.number} is not finished")
         self._info, self._state = info, state

@@ -29,9 +29,13 @@ class Chain:
         self._hash = blake2b(_VALUE.pack(value), digest_size=_VALUE.size)
 
     def add(self, event: Event) -> None:
-        """Take in *event*, which carries no hash."""
+        """Take in *event*, which carries no hash; raises ValueError if one of its fields is outside its range."""
         kind, branches, halted, pc, check, number, data = event
-        self._hash.update(_FIELDS.pack(kind, branches, halted, pc, check, number, len(data)))
+        try:
+            fields = _FIELDS.pack(kind, branches, halted, pc, check, number, len(data))
+        except struct.error as error:
+            raise ValueError(f"no log can hold {event._replace(data=data[:16])}: {error}") from error
+        self._hash.update(fields)
         self._hash.update(data)
 
     def seal(self, event: Event) -> Event:

@@ -45,7 +45,7 @@ _KINDS = frozenset(int(kind) for kind in Kind)
 def encode(events: Sequence[Event]) -> bytes:
     """Return *events* (1 to ``MAX_EVENTS``, branches never decreasing) as columns.
 
-    Raises ValueError for events that are out of order or have a value outside its range.
+    Raises ValueError for events that are out of order, of an unknown kind, or have a value outside its range.
     """
     if not 0 < len(events) <= MAX_EVENTS:
         raise ValueError(f"{len(events)} events in one run")
@@ -54,6 +54,8 @@ def encode(events: Sequence[Event]) -> bytes:
     for event in events:
         if event.branches < before:
             raise ValueError(f"event at {event.branches} branches after one at {before}")
+        if event.kind not in _KINDS:
+            raise ValueError(f"unknown kind of event {event.kind}")
         before = event.branches
         tables.setdefault(event.kind, []).append(event)
     parts = [bytes(event.kind for event in events)]

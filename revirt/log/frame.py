@@ -41,8 +41,8 @@ CHECK_SIZE = 16
 _CHECK_START = 12
 _CHECK_END = _CHECK_START + CHECK_SIZE
 
-# An LZ4 sequence cannot stand for more than 255 bytes per byte of its own.
-_LZ4_RATIO = 255
+LZ4_RATIO = 255
+"""Most bytes that one byte of an LZ4 block can stand for."""
 
 Compress = Callable[[bytes], bytes]
 
@@ -79,7 +79,7 @@ def decompress(path: Path, stored: bytes, raw_size: int, *, offset: int) -> byte
     """
     if raw_size == 0 and not stored:
         return b""
-    if not 0 < raw_size <= len(stored) * _LZ4_RATIO:
+    if not 0 < raw_size <= len(stored) * LZ4_RATIO:
         raise CorruptError(path, f"{len(stored)} bytes cannot hold {raw_size}", offset=offset)
     try:
         raw: bytes = lz4.block.decompress(stored, uncompressed_size=raw_size)
@@ -117,12 +117,16 @@ class Frame:
     def encode(self, fields: tuple[Any, ...], raw: bytes, compress: Compress) -> tuple[bytes, bytes]:
         """Return the header and the stored payload for *raw*.
 
-        Raises ValueError if *raw* is larger than a reader would accept.
+        Raises ValueError if *raw* is larger than a reader would accept, or a field does not fit its width.
         """
         if len(raw) > self.raw_limit:
             raise ValueError(f"a payload of {len(raw)} bytes is over the limit of {self.raw_limit}")
+        try:
+            packed = self.fields.pack(*fields)
+        except struct.error as error:
+            raise ValueError(f"fields {fields} do not fit: {error}") from error
         stored = compress(raw)
-        rest = struct.pack("<II16s", len(raw), len(stored), check_of(stored)) + self.fields.pack(*fields)
+        rest = struct.pack("<II16s", len(raw), len(stored), check_of(stored)) + packed
         start = struct.pack("<8sHH", self.magic, self.version, self.header_size)
         return start + check_of(start, rest) + rest, stored
 
@@ -181,6 +185,20 @@ def open_file(path: Path) -> BinaryIO:
         raise CorruptError(path, "missing") from error
     except OSError as error:
         raise RecordingError(f"cannot read {path}: {error.strerror}") from error
+
+
+def list_directory(path: Path) -> list[Path]:
+    """Return what is in the directory *path*, sorted by name.
+
+    Raises CorruptError if there is none or it is something else, RecordingError if the host does not let us.
+    """
+    try:
+        names = os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CorruptError(path, "not a directory") from error
+    except OSError as error:
+        raise RecordingError(f"cannot read {path}: {error.strerror}") from error
+    return [path / name for name in sorted(names)]
 
 
 def read_file(path: Path, limit: int) -> bytes:

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import os
+from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
-from revirt.errors import CorruptError, RecordingError
+from revirt.errors import CorruptError
 from revirt.log import segment
 from revirt.log.events import Event
+from revirt.log.frame import list_directory
 from revirt.log.segment import Segment
 
 
 def list_files(directory: Path) -> list[Path]:
-    """Return the segment files in *directory*, in order; raises CorruptError or RecordingError if it is not
-    one.
+    """Return the segment files in *directory*, in order; raises as `list_directory`.
 
     Names of other files, such as those of segments being written, are passed over.
     """
-    try:
-        names = sorted(os.listdir(directory))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CorruptError(directory, "not a directory") from error
-    except OSError as error:
-        raise RecordingError(f"cannot read {directory}: {error.strerror}") from error
-    return [path for path in map(directory.joinpath, names) if segment.index_of(path) is not None]
+    return [path for path in list_directory(directory) if segment.index_of(path) is not None]
 
 
 def check_order(before: Segment | None, after: Segment) -> None:
@@ -72,9 +66,10 @@ class LogReader:
 
         Raises CorruptError when it comes to a segment that is damaged.
         """
-        for known in self.segments:
-            if known.ordinal + known.count <= after:
-                continue
+        # Looked up, not walked to: an audit asks for the events of every checkpoint.
+        start = bisect_right(self.segments, after, key=lambda each: each.ordinal + each.count)
+        for position in range(start, len(self.segments)):
+            known = self.segments[position]
             found, events = segment.read(known.path)
             # The last segment may have grown since.
             if found.ordinal != known.ordinal or found.count < known.count:

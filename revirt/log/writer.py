@@ -52,12 +52,14 @@ class LogWriter:
         self._jobs: deque[tuple[Job, int]] = deque()
         self._queued_size = 0
         self._closing = False
+        self._ended = False
         self._failure: Exception | None = None
         # The last segment (writing thread): its events, their rough size, and its size on disk.
         self._index = 0
         self._last: list[Event] = []
         self._last_size = 0
         self._last_stored = 0
+        self._last_branches = 0
         self.events = 0
         """Events appended so far."""
         self.written = 0
@@ -101,18 +103,21 @@ class LogWriter:
             self._wait_for_room()
 
     def close(self) -> None:
-        """Write everything that waits and end the thread.
+        """Write everything that waits and end the thread; whenever this has returned, nothing is written any more.
 
-        Raises what went wrong, the first time it is called.
+        Raises what went wrong, the first time it is called.  Where an exception of a signal handler cuts the wait
+        short, call it again.
         """
         with self._changed:
-            if self._closing:
-                return
-            self._cut()
-            self._closing = True
-            self._changed.notify_all()
-        self._thread.join()
-        if self._failure is not None:
+            is_first = not self._closing
+            if is_first:
+                self._cut()
+                self._closing = True
+                self._changed.notify_all()
+            # Not by Thread.join: until Python 3.13, one that is interrupted takes a live thread for ended.
+            while not self._ended:
+                self._changed.wait()
+        if is_first and self._failure is not None:
             raise self._failure
 
     def _check_open(self) -> None:
@@ -149,14 +154,25 @@ class LogWriter:
         """Write *events*, of that rough *size*, into the last segment or one after it (writing thread)."""
         if self._last and self._last_size + size > GROWTH_LIMIT:
             self._finish_segment(lambda: None)
+        if events[0].branches < self._last_branches:
+            raise ValueError(f"event at {events[0].branches} branches after one at {self._last_branches}")
         whole = self._last + events
         path = self._directory / segment.file_name(self._index)
         stored = write_whole(path, segment.encode(self._index, self.written - len(self._last), whole))
         self.size += stored - self._last_stored
         self.written += len(events)
+        self._last_branches = events[-1].branches
         self._last, self._last_size, self._last_stored = whole, self._last_size + size, stored
 
     def _work(self) -> None:
+        try:
+            self._run_jobs()
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _run_jobs(self) -> None:
         while True:
             with self._changed:
                 item = self._next()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
-from revirt.checkpoint import CheckpointInfo, CheckpointReader
+from revirt.checkpoint import CheckpointInfo, CheckpointReader, LoadedCheckpoint
 from revirt.errors import CorruptError
 from revirt.log.events import DIGEST_SIZE, Event, Kind
 from revirt.log.frame import check_of
@@ -22,9 +22,20 @@ def events_of(log: LogReader, path: Path, info: CheckpointInfo) -> tuple[Event, 
     Raises CorruptError if there are others, or elsewhere.
     """
     pair = list(islice(log.events(info.event - 1), 2)) if info.event else []
-    if [event.kind for event in pair] != [Kind.DIGEST, Kind.CHECKPOINT]:
-        raise CorruptError(path, f"event {info.event} of the log is not its own", offset=0)
-    digest, checkpoint = pair
+    return check_events(path, info, *pair)
+
+
+def check_events(path: Path, info: CheckpointInfo, *events: Event | None) -> tuple[Event, Event]:
+    """Return *events*, those up to and including the one that *info* names, if they are what belongs there.
+
+    That is a DIGEST, and a CHECKPOINT of the same number and place as *info*, which is from the file *path*.  Raises
+    CorruptError if they are not.
+    """
+    match events:
+        case (Event(kind=Kind.DIGEST) as digest, Event(kind=Kind.CHECKPOINT) as checkpoint):
+            pass
+        case _:
+            raise CorruptError(path, f"event {info.event} of the log is not its own", offset=0)
     place = (checkpoint.number, checkpoint.branches, checkpoint.halted, checkpoint.pc)
     if place != (info.number, info.branches, info.halted, info.pc):
         raise CorruptError(path, "does not stand where its event does", offset=0)
@@ -37,14 +48,19 @@ def check_state(path: Path, state: bytes, checkpoint: Event) -> None:
         raise CorruptError(path, "its machine state is not the one that the log names")
 
 
-def audit(store: CheckpointReader, log: LogReader, path: Path, number: int, page_count: int) -> None:
-    """Compare what checkpoint *number*, in the file *path*, stores with the log.
+def audit(
+    store: CheckpointReader,
+    path: Path,
+    loaded: LoadedCheckpoint,
+    events: tuple[Event, Event],
+    page_count: int,
+) -> None:
+    """Compare what the checkpoint *loaded*, from the file *path* of *store*, holds with its *events*.
 
-    *page_count* is how many pages of memory the machine has; they are compared by the hashes that were stored with
-    them.  Raises CorruptError.
+    *events* are as `events_of` returns them; *page_count* is how many pages of memory the machine has; they are
+    compared by the hashes that were stored with them.  Raises CorruptError.
     """
-    loaded = store.load(number)
-    digest, checkpoint = events_of(log, path, loaded.info)
+    digest, checkpoint = events
     check_state(path, loaded.state, checkpoint)
     if check_of(store.page_hashes(loaded.page_map, page_count)) != digest.data[DIGEST_SIZE : 2 * DIGEST_SIZE]:
         raise CorruptError(path, "its memory is not the one that the log names")

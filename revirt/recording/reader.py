@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 from revirt.checkpoint import CheckpointInfo, CheckpointReader, LoadedCheckpoint
 from revirt.checkpoint.format import checkpoint_name
-from revirt.errors import CorruptError, NoRecordingError, RecordingError
+from revirt.errors import CorruptError, NoRecordingError
 from revirt.log.events import Event
 from revirt.log.reader import LogReader
 from revirt.recording import layout, store
@@ -95,7 +94,9 @@ class Recording:
 
         *page_count* is how many pages of memory the machine has.  Raises CorruptError.
         """
-        audit(self._store, self._log, self._checkpoint_path(number), number, page_count)
+        path = self._checkpoint_path(number)
+        loaded = self._store.load(number)
+        audit(self._store, path, loaded, events_of(self._log, path, loaded.info), page_count)
         self._store.verify_pages(number)
 
     def events_of_checkpoint(self, loaded: LoadedCheckpoint) -> tuple[Event, Event]:
@@ -107,24 +108,6 @@ class Recording:
         digest, checkpoint = events_of(self._log, path, loaded.info)
         check_state(path, loaded.state, checkpoint)
         return digest, checkpoint
-
-    def changed_between(self, first: int, second: int) -> list[int]:
-        """Return the numbers, ascending, of the pages that differ between two checkpoints.
-
-        May name a page that was written with what it had held before, never leaves one out.
-        """
-        return self._store.changed_between(first, second)
-
-    def nearest(self, branches: int) -> CheckpointInfo:
-        """Return the latest checkpoint at or before *branches*; raises RecordingError, naming the oldest."""
-        infos = self.checkpoints
-        if not infos:
-            raise RecordingError(f"{self.path} has no checkpoint to start from")
-        place = bisect_right(infos, branches, key=lambda info: info.branches)
-        if place == 0:
-            oldest = infos[0].branches
-            raise RecordingError(f"{branches} branches is before the oldest checkpoint, at {oldest}")
-        return infos[place - 1]
 
     def verify(self) -> Iterator[Finding]:
         """Read and check everything; yield what is wrong, nothing if all is as it was written."""

@@ -1,4 +1,8 @@
-"""Checking every byte of a recording."""
+"""Checking every byte of a recording, and that its parts belong together.
+
+Every file is compared with its checks, the events of the log with the hashes that some of them carry (see
+`revirt.log.chain`), and checkpoints with what the log says of them (see `revirt.recording.audit`).
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from revirt.checkpoint import CheckpointInfo, CheckpointReader
-from revirt.checkpoint.format import checkpoint_name
+from revirt.checkpoint import CheckpointInfo, CheckpointReader, LoadedCheckpoint
+from revirt.checkpoint.format import PAGE_SIZE, checkpoint_name
 from revirt.errors import CorruptError, RecordingError
 from revirt.log import segment
-from revirt.log.events import Event, Kind
+from revirt.log.chain import SEALED, Chain
+from revirt.log.events import DIGEST_SIZE, Event, Kind
 from revirt.log.reader import check_order, list_files
 from revirt.log.segment import Segment
+from revirt.machine.config import MachineConfig
 from revirt.recording import layout
+from revirt.recording.audit import audit, check_events
 from revirt.recording.manifest import NAME, Manifest, RecordingState
 
 T = TypeVar("T")
@@ -32,22 +39,34 @@ class Finding:
 _Check = Generator[Finding, None, T]
 
 
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A CHECKPOINT in the log: its ordinal, the event before it (None: not known), and the event itself."""
+
+    ordinal: int
+    before: Event | None
+    event: Event
+
+
 def verify(path: Path, contents: Manifest, state: RecordingState) -> Iterator[Finding]:
-    """Check everything in the recording *path* but its manifest, which is *contents*; yield what is wrong."""
-    events: dict[int, tuple[int, Event]] = {}
-    counted = yield from _verify_log(path / layout.LOG, events)
+    """Check everything in the recording *path* but its manifest, which is *contents*; yield what is wrong.
+
+    Reads every file once or twice, and every event once.
+    """
+    named: dict[int, _Named] = {}
+    counted = yield from _verify_log(path / layout.LOG, named)
     reader = CheckpointReader(path / layout.CHECKPOINTS, path / layout.PAGES)
-    infos = yield from _verify_checkpoints(path / layout.CHECKPOINTS, reader)
-    if counted is not None and infos is not None:
-        yield from _verify_pairs(path / layout.CHECKPOINTS, events, infos, counted)
-        if state is RecordingState.COMPLETE:
-            yield from _verify_counts(path / NAME, contents, {"events": counted, "checkpoints": len(infos)})
+    page_count = yield from _page_count(path / NAME, contents)
+    whole_log = None if counted is None else _Log(counted, named, page_count)
+    infos = yield from _verify_checkpoints(path / layout.CHECKPOINTS, reader, whole_log)
+    if counted is not None and infos is not None and state is RecordingState.COMPLETE:
+        yield from _verify_counts(path / NAME, contents, {"events": counted, "checkpoints": len(infos)})
 
 
-def _verify_log(directory: Path, checkpoints: dict[int, tuple[int, Event]]) -> _Check[int | None]:
+def _verify_log(directory: Path, named: dict[int, _Named]) -> _Check[int | None]:
     """Check the log; return how many events it has, None if that cannot be told.
 
-    Collects ordinals and events of kind CHECKPOINT, by their number, in *checkpoints*.
+    Collects the CHECKPOINT events, by their number, in *named*.
     """
     try:
         files = list_files(directory)
@@ -56,6 +75,7 @@ def _verify_log(directory: Path, checkpoints: dict[int, tuple[int, Event]]) -> _
         return None
     before: Segment | None = None
     damaged = False
+    walk = _Walk(named)
     for path in files:
         try:
             found, events = segment.read(path)
@@ -67,47 +87,115 @@ def _verify_log(directory: Path, checkpoints: dict[int, tuple[int, Event]]) -> _
             yield _finding(path, error)
             continue
         before = found
-        for ordinal, event in enumerate(events, found.ordinal):
-            if event.kind is Kind.CHECKPOINT:
-                checkpoints[event.number] = (ordinal, event)
+        yield from walk.pass_segment(found, events)
     if damaged:
         return None
     return before.ordinal + before.count if before else 0
 
 
-def _verify_checkpoints(directory: Path, reader: CheckpointReader) -> _Check[list[CheckpointInfo] | None]:
-    """Check checkpoints and pages; return what checkpoints there are, None if that cannot be told."""
+class _Walk:
+    """Goes over the events of a log: compares the hashes that some of them carry, and collects CHECKPOINTs.
+
+    What a damaged segment held is not known, so behind it the next hash is believed, and goes on.
+    """
+
+    def __init__(self, named: dict[int, _Named]) -> None:
+        self._named = named
+        self._ordinal = 0
+        self._chain: Chain | None = Chain()
+        self._before: Event | None = None
+
+    def pass_segment(self, found: Segment, events: list[Event]) -> Iterator[Finding]:
+        """Take in the *events* of the segment *found*; yield the hashes that are not theirs."""
+        if found.ordinal != self._ordinal:
+            self._chain, self._before = None, None
+        for ordinal, event in enumerate(events, found.ordinal):
+            if event.kind is Kind.CHECKPOINT:
+                self._named[event.number] = _Named(ordinal, self._before, _shortened(event))
+            if event.kind in SEALED:
+                if self._chain is not None and self._chain.seal(event) != event:
+                    problem = f"the events up to number {ordinal} do not have the hash that it carries"
+                    yield Finding(found.path, None, problem)
+                self._chain = Chain(event.number)
+            elif self._chain is not None:
+                self._chain.add(event)
+            self._before = _shortened(event)
+        self._ordinal = found.ordinal + found.count
+
+
+def _shortened(event: Event) -> Event:
+    """Return *event* with no more data than a DIGEST has: many are kept, and a hostile one may hold 8 MiB."""
+    return event._replace(data=event.data[: 3 * DIGEST_SIZE]) if len(event.data) > 3 * DIGEST_SIZE else event
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """What checkpoints are compared with: a whole log of *count* events, its CHECKPOINTs, the machine's pages."""
+
+    count: int
+    named: dict[int, _Named]
+    page_count: int | None
+
+    def audit(self, reader: CheckpointReader, path: Path, loaded: LoadedCheckpoint) -> None:
+        """Compare the checkpoint *loaded*, in the file *path*, with the log; raises CorruptError."""
+        info = loaded.info
+        # Its event may not have been written any more when the recorder died.
+        if info.event >= self.count and info.number not in self.named:
+            return
+        own = self.named.get(info.number)
+        events = (own.before, own.event) if own is not None and own.ordinal == info.event else ()
+        pair = check_events(path, info, *events)
+        if self.page_count is not None:
+            audit(reader, path, loaded, pair, self.page_count)
+
+
+def _verify_checkpoints(
+    directory: Path, reader: CheckpointReader, log: _Log | None
+) -> _Check[list[CheckpointInfo] | None]:
+    """Check checkpoints and pages, and compare them with the *log* if all of that could be read.
+
+    Return what checkpoints there are, None if that cannot be told.
+    """
     try:
         infos = reader.infos
     except RecordingError as error:
         # Without all headers pages cannot be found; `infos` stopped at the first that is damaged.
         yield _finding(directory, error)
         return None
+    # A file of pages that cannot be read stops the comparison of every checkpoint that uses it: once is enough.
+    seen: set[Finding] = set()
     for info in infos:
-        path = directory / checkpoint_name(info.number)
-        for check in (reader.load, reader.verify_pages):
-            try:
-                check(info.number)
-            except RecordingError as error:
-                yield _finding(path, error)
+        for finding in _verify_checkpoint(directory / checkpoint_name(info.number), reader, info.number, log):
+            if finding not in seen:
+                seen.add(finding)
+                yield finding
+    for number in sorted((log.named.keys() if log else set()) - {info.number for info in infos}):
+        yield Finding(directory / checkpoint_name(number), None, "missing")
     return infos
 
 
-def _verify_pairs(
-    directory: Path, events: dict[int, tuple[int, Event]], infos: list[CheckpointInfo], counted: int
+def _verify_checkpoint(
+    path: Path, reader: CheckpointReader, number: int, log: _Log | None
 ) -> Iterator[Finding]:
-    """Check that every checkpoint stands where its event does, and that every event has one."""
-    for info in infos:
-        # Its event may not have been written any more when the recorder died.
-        if info.event >= counted and info.number not in events:
-            continue
-        ordinal, event = events.pop(info.number, (None, None))
-        if event is None or ordinal != info.event:
-            yield Finding(directory / checkpoint_name(info.number), 0, f"event {info.event} is not its own")
-        elif (event.branches, event.halted, event.pc) != (info.branches, info.halted, info.pc):
-            yield Finding(directory / checkpoint_name(info.number), 0, "does not stand where its event does")
-    for number in events:
-        yield Finding(directory / checkpoint_name(number), None, "missing")
+    try:
+        loaded = reader.load(number)
+        if log is not None:
+            log.audit(reader, path, loaded)
+    except RecordingError as error:
+        yield _finding(path, error)
+    try:
+        reader.verify_pages(number)
+    except RecordingError as error:
+        yield _finding(path, error)
+
+
+def _page_count(path: Path, contents: Manifest) -> _Check[int | None]:
+    """Return how many pages of memory the machine in the manifest *path* has, None if that cannot be told."""
+    try:
+        return MachineConfig.from_plain(contents.machine).memory // PAGE_SIZE
+    except ValueError as error:
+        yield Finding(path, None, f"not a machine: {error}")
+        return None
 
 
 def _verify_counts(path: Path, contents: Manifest, found: dict[str, int]) -> Iterator[Finding]:

@@ -137,21 +137,22 @@ class RecordingWriter:
     def _close(self, state: RecordingState, end: dict[str, Any]) -> None:
         if self._lock is None:
             raise ValueError("the recording is closed")
+        final = RecordingState.INTERRUPTED
         try:
             self._log.close()
-        except Exception:
-            state = RecordingState.INTERRUPTED
-            raise
+            final = state
         finally:
-            self._finish(state, end)
+            # Again, in case a signal cut the wait short: what is being written must not be abandoned meanwhile.
+            self._log.close()
+            self._finish(final, end)
 
     def _finish(self, state: RecordingState, end: dict[str, Any]) -> None:
         """Write the last manifest and let go of the lock, whatever happens."""
         assert self._lock is not None
         lock, self._lock = self._lock, None
-        counts = {"events": self._log.written, "checkpoints": self._store.count}
         try:
             self._store.abandon()
+            counts = {"events": self._log.written, "checkpoints": self._store.count}
             final = replace(self._manifest, state=state, end={**end, **counts})
             write_whole(self.path / manifest.NAME, final.to_json().encode())
         except OSError as error:

@@ -106,3 +106,8 @@ def test_data_of_sizes_that_do_not_exist_is_not_allocated() -> None:
 
     with pytest.raises(ValueError, match="columns end"):
         columns.decode(raw, 1)
+
+
+def test_an_unknown_kind_is_not_written() -> None:
+    with pytest.raises(ValueError, match="unknown kind of event 99"):
+        columns.encode([Event(99, 0, False, 0)])  # type: ignore[arg-type]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from revirt.errors import CorruptError, HostError
+from revirt.errors import CorruptError, HostError, RecordingError
 from revirt.log import columns, segment, writer
 from revirt.log.events import Event, Kind
+from revirt.log.frame import list_directory
 from revirt.log.reader import LogReader
 from revirt.log.writer import LogWriter
 
@@ -292,3 +293,56 @@ def test_a_segment_that_was_being_written_is_passed_over(tmp_path: Path) -> None
 def test_a_log_that_is_no_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(CorruptError, match="not a directory"):
         list(LogReader(tmp_path / "log").events())
+
+
+@pytest.mark.parametrize("event", [tick(1 << 63), tick(3)._replace(number=1 << 64), tick(3)._replace(pc=-1)])
+def test_a_value_that_no_log_can_hold_is_raised_on_close(tmp_path: Path, event: Event) -> None:
+    log = LogWriter(tmp_path)
+    log.append(event)
+
+    with pytest.raises(ValueError, match="outside 0"):
+        log.close()
+
+
+def test_events_out_of_order_are_noticed_across_segments(tmp_path: Path) -> None:
+    log = LogWriter(tmp_path)
+    log.append(tick(2))
+    log.submit(lambda: None, 0)
+    log.append(tick(1))
+
+    with pytest.raises(ValueError, match="at 1 branches after one at 2"):
+        log.close()
+    assert list(LogReader(tmp_path).events()) == [tick(2)]
+
+
+def test_events_as_large_as_may_be_come_back(tmp_path: Path) -> None:
+    events = [Event(Kind.RECEIVED, 0, False, 0, data=bytes(size)) for size in (1 << 19, columns.MAX_DATA, 1)]
+
+    write_log(tmp_path, events)
+
+    assert list(LogReader(tmp_path).events()) == events
+
+
+def test_a_directory_is_listed_by_name(tmp_path: Path) -> None:
+    for name in ("b", "c", "a"):
+        (tmp_path / name).touch()
+
+    assert [path.name for path in list_directory(tmp_path)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("name", ["missing", "file"])
+def test_what_is_no_directory_is_corrupt(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(CorruptError, match="not a directory"):
+        list_directory(tmp_path / name)
+
+
+def test_a_directory_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+
+    with pytest.raises(RecordingError, match=r"cannot read .*Permission denied"):
+        list_directory(tmp_path)

@@ -66,6 +66,7 @@ def measure_restore(workload: Workload, settings: Settings) -> Iterator[Figure]:
         outcomes.append(work("restore", path))
     subject = f"last checkpoint of {workload.name}"
     yield figure("restore", subject, "wall time", "ms", _in_ms(outcomes, "seconds"), RESTORE_BAR_MS)
+    yield figure("restore", subject, "CPU time", "ms", _in_ms(outcomes, "cpu_seconds"))
     yield figure(
         "restore", subject, "with interpreter and imports", "ms", _in_ms(outcomes, "process_seconds")
     )
