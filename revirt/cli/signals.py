@@ -30,6 +30,7 @@ class OrderlyStop:
         self._reason: str | None = None
         self._saved: dict[signal.Signals, Any] = {}
         self._unasked = threading.Lock()
+        self._force: threading.Timer | None = None
         self._saved_wakeup_fd = -1
         self.exit_status: int | None = None
 
@@ -53,6 +54,8 @@ class OrderlyStop:
         signal.set_wakeup_fd(self._saved_wakeup_fd)
         os.close(self._write_fd)  # which ends the thread
         self._listener.join()
+        if self._force is not None:
+            self._force.cancel()
 
     def arm(self, stop: Callable[[str], None]) -> None:
         """Take the function that stops the run; called by the run as it starts."""
@@ -84,9 +87,9 @@ class OrderlyStop:
             self._at_force()
             os._exit(128 + number)
 
-        timer = threading.Timer(_PATIENCE_S, force)
-        timer.daemon = True
-        timer.start()
+        self._force = threading.Timer(_PATIENCE_S, force)
+        self._force.daemon = True
+        self._force.start()
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self._reason is not None:

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import textwrap
+import threading
 
 import pytest
 
@@ -29,6 +33,39 @@ def test_a_second_ctrl_c_interrupts() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     assert reasons == ["Ctrl-C"]
+
+
+def test_a_run_that_ends_in_time_after_two_signals_is_not_ended_by_force() -> None:
+    with OrderlyStop() as stop:
+        stop.arm(lambda reason: None)
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert not any(
+        isinstance(thread, threading.Timer) and not thread.finished.is_set()
+        for thread in threading.enumerate()
+    )
+
+
+def test_a_run_that_does_not_end_after_two_signals_is_ended_by_force() -> None:
+    script = """
+    import os, signal, time
+    from revirt.cli.signals import OrderlyStop
+    with OrderlyStop():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            time.sleep(1)
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", textwrap.dedent(script)], env=environment, check=False
+    )
+
+    assert ended.returncode == 143
 
 
 def test_a_signal_before_the_run_stops_it_as_it_starts() -> None:
