@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import subprocess
@@ -39,6 +40,7 @@ from typing import Any
 import damage
 from typist import COMMANDS, RandomTypist
 
+import revirt
 from revirt.errors import RevirtError
 from revirt.image import find
 from revirt.image.build import build
@@ -99,8 +101,9 @@ def record_debian(guest: str, clock: ClockMode, seed: int, path: Path) -> None:
 
 def replay_elsewhere(recording: Recording) -> str | None:
     """Replay *recording* in a new process; return what was wrong, None if it was exact with all digests equal."""
-    command = [sys.executable, "-m", "revirt", "replay", str(recording.path), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-P", "-m", "revirt", "replay", str(recording.path), "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(revirt.__file__).parent.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode != 0:
         return f"exit status {done.returncode}: {done.stdout or done.stderr}"
     report = json.loads(done.stdout)

@@ -102,7 +102,9 @@ core.run(FOREVER)
 (here / "ram").write_bytes(core.ram)
 """
     subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path), str(Path(__file__).parent)], check=True, cwd=Path.cwd()
+        [sys.executable, "-P", "-c", program, str(tmp_path), str(Path(__file__).parent)],
+        check=True,
+        cwd=Path.cwd(),
     )
 
     assert core.run(FOREVER) == STOP_HALT
@@ -248,7 +250,7 @@ core = test_saved_state.busy()
 core.run(123)
 sys.stdout.buffer.write(core.save())
 """
-    command = [sys.executable, "-c", program, str(Path(__file__).parent)]
+    command = [sys.executable, "-P", "-c", program, str(Path(__file__).parent)]
     states = {subprocess.run(command, check=True, capture_output=True).stdout for _ in range(3)}
 
     assert len(states) == 1

@@ -57,7 +57,7 @@ def test_typing_at_random_moments_replays_in_a_new_process(
     assert_exact(report, recording)
     received = sum(event.kind is Kind.RECEIVED for event in recording.events())
     assert received > len("".join(COMMANDS)) / 12, "next to nothing was typed"
-    assert b"one 42\r\n" in console.sent
+    assert b"status 3\r\n" in console.sent
 
 
 def test_two_virtual_recordings_of_one_script_have_the_same_events(

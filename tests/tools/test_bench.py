@@ -9,7 +9,18 @@ from pathlib import Path
 import bench
 import pytest
 from benchmarks import compute
-from benchmarks.measure import Sample, Settings, Step, alternate, cpus, figure, ratio, run, work
+from benchmarks.measure import (
+    Sample,
+    Settings,
+    Step,
+    alternate,
+    cpus,
+    figure,
+    ratio,
+    revirt_command,
+    run,
+    work,
+)
 from benchmarks.workloads import WORKLOADS
 
 from revirt.errors import HostError
@@ -154,7 +165,7 @@ def test_instructions_are_those_that_the_guest_executed(tmp_path: Path) -> None:
     _, tight = compute.compute_guests(iterations=100_000)
     image = compute.build(tight, tmp_path / "tight.elf")
     recorded = tmp_path / "recording"
-    run([sys.executable, "-m", "revirt", "record", "--kernel", image, "--batch", "--json", "-o", recorded])
+    run(revirt_command("record", "--kernel", image, "--batch", "--json", "-o", recorded))
 
     count = work("instructions", recorded)["instructions"]
 

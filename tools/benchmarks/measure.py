@@ -119,7 +119,7 @@ def run(
 
 def revirt_command(*arguments: str | Path) -> list[str | Path]:
     """Return the command line of the revirt that this process has imported."""
-    return [sys.executable, "-m", "revirt", *arguments]
+    return [sys.executable, "-P", "-m", "revirt", *arguments]
 
 
 def work(task: str, path: Path) -> dict[str, Any]:
