@@ -21,6 +21,7 @@ from benchmarks.measure import (
     run,
     work,
 )
+from benchmarks.qemu import in_pieces
 from benchmarks.workloads import WORKLOADS
 
 from revirt.errors import HostError
@@ -134,6 +135,19 @@ def test_the_echo_of_a_command_is_no_proof_that_it_ran(name: str) -> None:
     workload = WORKLOADS[name]
 
     assert workload.proof not in workload.command
+
+
+def test_what_is_typed_into_qemu_fits_its_fifo_and_is_all_typed() -> None:
+    steps = [Step(b"ready"), Step(b"# ", b"echo a long command\n")]
+
+    typed = in_pieces(steps)
+
+    assert typed == [
+        Step(b"ready"),
+        Step(b"# ", b"echo a "),
+        Step(b" ", b"long co"),
+        Step(b"o", b"mmand\n"),
+    ]
 
 
 # -- a guest that computes -------------------------------------------------------------------------------------

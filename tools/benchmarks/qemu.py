@@ -6,8 +6,9 @@ card's boot ROM would take time.
 
 from __future__ import annotations
 
+import itertools
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.measure import (
@@ -31,6 +32,7 @@ BOOT_AGAINST_PLAIN = 1.0
 REPLAY_BAR = 0.35
 
 _QEMU = "qemu-system-x86_64"
+_PIECE = 7
 
 
 def is_installed() -> bool:
@@ -65,6 +67,20 @@ def compare_qemu(workload: Workload, settings: Settings) -> Iterator[Figure]:
     yield ratio("QEMU replay / recorded", name, "wall time", walls(replayed), walls(recorded))
 
 
+def in_pieces(steps: Sequence[Step]) -> list[Step]:
+    """Return *steps* with what they send cut in pieces, each typed when the one before is echoed.
+
+    A recording QEMU 7.2 takes nothing more once the 16 bytes of the serial port's FIFO were full.
+    """
+    typed = []
+    for step in steps:
+        pieces = [step.send[start : start + _PIECE] for start in range(0, len(step.send), _PIECE)]
+        typed.append(Step(step.expect, pieces[0] if pieces else b""))
+        # The last character may be found early, in the echo of its own piece: two pieces fit the FIFO.
+        typed += [Step(before[-1:], piece) for before, piece in itertools.pairwise(pieces)]
+    return typed
+
+
 def _ours(workload: Workload, settings: Settings) -> Mapping[str, Sample]:
     script = workload.write_script(settings.scratch("script"))
     path = settings.scratch("recording")
@@ -75,12 +91,12 @@ def _ours(workload: Workload, settings: Settings) -> Mapping[str, Sample]:
 
 
 def _plain(workload: Workload) -> Mapping[str, Sample]:
-    return {"plain": run(_qemu_command(), workload.steps())}
+    return {"plain": run(_qemu_command(), in_pieces(workload.steps()))}
 
 
 def _recorded(workload: Workload, settings: Settings) -> Mapping[str, Sample]:
     log = settings.scratch("replay.bin")
-    recorded = run(_qemu_command("record", log), workload.steps())
+    recorded = run(_qemu_command("record", log), in_pieces(workload.steps()))
     return {"qemu recorded": recorded, "qemu replay": run(_qemu_command("replay", log))}
 
 
