@@ -327,7 +327,10 @@ const char *engine_add_hook(Core *core, int type, void *callback, int instructio
 uint8_t *engine_map_memory(uint64_t size)
 {
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return memory == MAP_FAILED ? NULL : memory;
+    if (memory == MAP_FAILED)
+        return NULL;
+    madvise(memory, size, MADV_HUGEPAGE); /* where the kernel will: fewer page faults, and fewer misses of the TLB */
+    return memory;
 }
 
 const char *engine_init(Core *core, size_t translation_buffer, bool track_writes)

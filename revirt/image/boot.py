@@ -35,5 +35,5 @@ class CpuStart:
 class Boot:
     """A guest ready to start: ``writes`` are (physical address, bytes), applied in order to zeroed RAM."""
 
-    writes: tuple[tuple[int, bytes], ...]
+    writes: tuple[tuple[int, bytes | memoryview], ...]
     cpu: CpuStart

@@ -7,8 +7,10 @@ Segments are loaded at their physical addresses.  A 32-bit file is entered in pr
 from __future__ import annotations
 
 import io
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
 from elftools.common.utils import struct_parse
 from elftools.elf.elffile import ELFFile
@@ -28,7 +30,7 @@ class Segment:
     paddr: int
     vaddr: int
     size: int
-    data: bytes
+    data: memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,10 @@ def load_elf(path: Path, data: bytes, memory: int) -> Boot:
     return layout.boot(CpuStart(Mode.PROTECTED, executable.entry, {}, gdt, GDT_LIMIT))
 
 
-def parse(path: Path, data: bytes) -> Executable:
+def parse(path: Path, data: bytes | mmap.mmap) -> Executable:
     """Return the executable in *data*; raises ImageError, naming *path*, if it is not one for x86."""
     try:
-        file = ELFFile(io.BytesIO(data))
+        file = ELFFile(io.BytesIO(data) if isinstance(data, bytes) else cast(IO[bytes], data))
         headers = _program_headers(file)
     except ImageError as error:
         raise ImageError(str(error), path=path) from None
@@ -89,7 +91,8 @@ def parse(path: Path, data: bytes) -> Executable:
         raise ImageError(f"not an executable ({file['e_type']})", path=path, hint="link it first")
     if any(header["p_type"] == "PT_INTERP" for header in headers):
         raise ImageError("a program for an operating system, not a kernel", path=path)
-    segments = tuple(_segment(path, data, h) for h in headers if h["p_type"] == "PT_LOAD" and h["p_memsz"])
+    view = memoryview(data)
+    segments = tuple(_segment(path, view, h) for h in headers if h["p_type"] == "PT_LOAD" and h["p_memsz"])
     if not segments:
         raise ImageError("nothing to load: the ELF file has no loadable segments", path=path)
     return Executable(file.elfclass == 64, _physical_entry(path, file["e_entry"], segments), segments)
@@ -105,7 +108,7 @@ def _program_headers(file: ELFFile) -> list[dict[str, int | str]]:
     return [struct_parse(file.structs.Elf_Phdr, file.stream, start + index * size) for index in range(count)]
 
 
-def _segment(path: Path, data: bytes, header: dict[str, int | str]) -> Segment:
+def _segment(path: Path, data: memoryview, header: dict[str, int | str]) -> Segment:
     numbers = [header[key] for key in ("p_offset", "p_filesz", "p_memsz", "p_paddr", "p_vaddr")]
     offset, stored, size, paddr, vaddr = (int(number) for number in numbers)
     if stored > size:

@@ -99,7 +99,7 @@ class Layout:
         self.memory = memory
         self.path = path
         self._parts: list[_Part] = []
-        self._writes: list[tuple[int, bytes]] = []
+        self._writes: list[tuple[int, bytes | memoryview]] = []
 
     @property
     def end(self) -> int:
@@ -118,7 +118,7 @@ class Layout:
                 hint=f"it takes {needed}",
             )
 
-    def put(self, start: int, data: bytes, what: str, *, size: int = 0) -> None:
+    def put(self, start: int, data: bytes | memoryview, what: str, *, size: int = 0) -> None:
         """Put *data* at *start* and keep *size* bytes there free for it (at least its own length).
 
         Raises ImageError if that is outside memory or hits another part.

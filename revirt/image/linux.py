@@ -83,12 +83,12 @@ class SetupHeader:
     version: int
     is_64bit: bool
     raw: bytes
-    code: bytes
+    code: memoryview
     load_address: int
     init_size: int
     initrd_max: int
     command_line_max: int
-    payload: bytes
+    payload: memoryview
 
 
 def load_linux(
@@ -160,7 +160,7 @@ def parse(path: Path, data: bytes) -> SetupHeader:
             path=path,
             hint="fetch the kernel again",
         )
-    code = data[code_start:]
+    code = memoryview(data)[code_start:]
     has_init_size = version >= _PROTOCOL_INIT_SIZE
     return SetupHeader(
         version=version,
@@ -171,7 +171,7 @@ def parse(path: Path, data: bytes) -> SetupHeader:
         init_size=_u32(data, _INIT_SIZE) if has_init_size else len(code) * _OLD_UNPACKED_RATIO,
         initrd_max=_u32(data, _INITRD_ADDR_MAX),
         command_line_max=_u32(data, _CMDLINE_SIZE),
-        payload=_payload(path, data, code) if version >= _PROTOCOL_PAYLOAD else b"",
+        payload=_payload(path, data, code) if version >= _PROTOCOL_PAYLOAD else memoryview(b""),
     )
 
 
@@ -229,7 +229,7 @@ def _put_initrd(layout: Layout, initrd: Path, address_max: int) -> tuple[int, in
     return start, len(data)
 
 
-def _payload(path: Path, data: bytes, code: bytes) -> bytes:
+def _payload(path: Path, data: bytes, code: memoryview) -> memoryview:
     offset, length = _u32(data, _PAYLOAD_OFFSET), _u32(data, _PAYLOAD_LENGTH)
     if offset + length > len(code):
         raise ImageError(

@@ -9,17 +9,19 @@ stops at that size, so a hostile payload costs no more memory than it declares, 
 from __future__ import annotations
 
 import bz2
-import io
 import lzma
+import mmap
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import lz4.block
 import zstandard
 
 MAX_UNPACKED_SIZE = 512 << 20
+
+Bytes = bytes | memoryview
 
 _SIZE_FIELD = 4
 _CHUNK_SIZE = 1 << 20
@@ -40,6 +42,7 @@ _MAGICS = (
     (b"\x5d\0\0", "lzma"),
     (b"\x7fELF", "none"),
 )
+_MAGIC_SIZE = max(len(magic) for magic, _ in _MAGICS)
 
 
 class PayloadError(ValueError):
@@ -53,33 +56,33 @@ class _Stream(Protocol):
     def eof(self) -> bool: ...
     @property
     def needs_input(self) -> bool: ...
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+    def decompress(self, data: Bytes, max_length: int = -1) -> bytes: ...
 
 
-def compression(payload: bytes) -> str | None:
+def compression(payload: Bytes) -> str | None:
     """Return how *payload* is compressed (lz4, gzip, xz, zstd, bzip2, lzma, none), None if unknown."""
-    return next((name for magic, name in _MAGICS if payload.startswith(magic)), None)
+    head = bytes(payload[:_MAGIC_SIZE])
+    return next((name for magic, name in _MAGICS if head.startswith(magic)), None)
 
 
-def unpack(payload: bytes) -> bytes:
-    """Return what *payload* holds.
+def unpack(payload: Bytes) -> mmap.mmap:
+    """Return what *payload* holds, in memory of its own that is also a file to read headers from.
 
     Raises PayloadError if its compression is unknown, it is damaged, or its size is not the one it declares.
     """
     name = compression(payload)
     if name is None:
-        raise PayloadError(f"unknown compression (first bytes {payload[:6].hex()})")
-    if name == "none":
-        return payload
+        raise PayloadError(f"unknown compression (first bytes {bytes(payload[:_MAGIC_SIZE]).hex()})")
     if len(payload) <= _SIZE_FIELD:
         raise PayloadError("the compressed kernel is cut short")
     (size,) = struct.unpack_from("<I", payload, len(payload) - _SIZE_FIELD)
-    if size > MAX_UNPACKED_SIZE:
-        raise PayloadError(f"the compressed kernel declares {size} bytes, more than {MAX_UNPACKED_SIZE}")
-    stream = payload if name == "gzip" else payload[:-_SIZE_FIELD]
+    if name == "none":
+        size = len(payload)
+    if not 0 < size <= MAX_UNPACKED_SIZE:
+        raise PayloadError(f"the compressed kernel declares {size} bytes, of at most {MAX_UNPACKED_SIZE}")
+    stream = payload if name in ("gzip", "none") else payload[:-_SIZE_FIELD]
     try:
-        # One byte more than declared is enough to notice a stream that goes on.
-        unpacked = _UNPACKERS[name](stream, size + 1)
+        return _gather(_UNPACKERS[name](stream), size)
     except (
         zlib.error,
         lzma.LZMAError,
@@ -89,58 +92,69 @@ def unpack(payload: bytes) -> bytes:
         EOFError,
     ) as error:
         raise PayloadError(f"the kernel's {name} stream is damaged: {error}") from error
-    if len(unpacked) != size:
-        found = "more" if len(unpacked) > size else f"{len(unpacked)}"
-        raise PayloadError(f"the compressed kernel declares {size} bytes and holds {found}")
+
+
+def _gather(parts: Iterator[Bytes], size: int) -> mmap.mmap:
+    """Put *parts* together; raises PayloadError unless they have *size* bytes in all."""
+    unpacked = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        unpacked.madvise(mmap.MADV_HUGEPAGE)
+    end = 0
+    for part in parts:
+        if end + len(part) > size:
+            raise PayloadError(f"the compressed kernel declares {size} bytes and holds more")
+        unpacked[end : end + len(part)] = part
+        end += len(part)
+    if end < size:
+        raise PayloadError(f"the compressed kernel declares {size} bytes and holds {end}")
     return unpacked
 
 
-def _unpack_gzip(data: bytes, limit: int) -> bytes:
+def _unpack_none(data: Bytes) -> Iterator[Bytes]:
+    yield data
+
+
+def _unpack_gzip(data: Bytes) -> Iterator[Bytes]:
     stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    unpacked = stream.decompress(data, limit)
-    if len(unpacked) < limit and not stream.eof:
-        raise EOFError("it is cut short")
-    return unpacked
+    while not stream.eof:
+        part = stream.decompress(data, _CHUNK_SIZE)
+        if not part and not stream.eof:
+            raise EOFError("it is cut short")
+        yield part
+        data = stream.unconsumed_tail
 
 
-def _unpack_stream(stream: _Stream, data: bytes, limit: int) -> bytes:
-    unpacked = bytearray(stream.decompress(data, limit))
-    while not stream.eof and len(unpacked) < limit:
+def _unpack_stream(stream: _Stream, data: Bytes) -> Iterator[Bytes]:
+    yield stream.decompress(data, _CHUNK_SIZE)
+    while not stream.eof:
         if stream.needs_input:
             raise EOFError("it is cut short")
-        unpacked += stream.decompress(b"", limit - len(unpacked))
-    return bytes(unpacked)
+        yield stream.decompress(b"", _CHUNK_SIZE)
 
 
-def _unpack_xz(data: bytes, limit: int) -> bytes:
-    return _unpack_stream(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY), data, limit)
+def _unpack_xz(data: Bytes) -> Iterator[Bytes]:
+    return _unpack_stream(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY), data)
 
 
-def _unpack_lzma(data: bytes, limit: int) -> bytes:
-    return _unpack_stream(lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_MEMORY), data, limit)
+def _unpack_lzma(data: Bytes) -> Iterator[Bytes]:
+    return _unpack_stream(lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_MEMORY), data)
 
 
-def _unpack_bzip2(data: bytes, limit: int) -> bytes:
-    return _unpack_stream(bz2.BZ2Decompressor(), data, limit)
+def _unpack_bzip2(data: Bytes) -> Iterator[Bytes]:
+    return _unpack_stream(bz2.BZ2Decompressor(), data)
 
 
-def _unpack_zstd(data: bytes, limit: int) -> bytes:
+def _unpack_zstd(data: Bytes) -> Iterator[Bytes]:
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-    unpacked = bytearray()
-    with decompressor.stream_reader(io.BytesIO(data)) as reader:
-        while len(unpacked) < limit:
-            chunk = reader.read(min(_CHUNK_SIZE, limit - len(unpacked)))
-            if not chunk:
-                break
-            unpacked += chunk
-    return bytes(unpacked)
+    with decompressor.stream_reader(data) as reader:
+        while chunk := reader.read(_CHUNK_SIZE):
+            yield chunk
 
 
-def _unpack_lz4(data: bytes, limit: int) -> bytes:
-    unpacked = bytearray()
+def _unpack_lz4(data: Bytes) -> Iterator[Bytes]:
     offset = len(_LZ4_LEGACY_MAGIC)
     block_size = _LZ4_BLOCK_SIZE
-    while offset < len(data) and len(unpacked) < limit:
+    while offset < len(data):
         if block_size < _LZ4_BLOCK_SIZE:
             # Only the last block may be short; else a small payload could keep us busy with empty ones.
             raise EOFError("data after its last block")
@@ -152,12 +166,12 @@ def _unpack_lz4(data: bytes, limit: int) -> bytes:
             raise EOFError("it is cut short")
         block = lz4.block.decompress(data[offset : offset + size], uncompressed_size=_LZ4_BLOCK_SIZE)
         block_size = len(block)
-        unpacked += block
+        yield block
         offset += size
-    return bytes(unpacked)
 
 
-_UNPACKERS: dict[str, Callable[[bytes, int], bytes]] = {
+_UNPACKERS: dict[str, Callable[[Bytes], Iterator[Bytes]]] = {
+    "none": _unpack_none,
     "lz4": _unpack_lz4,
     "gzip": _unpack_gzip,
     "xz": _unpack_xz,

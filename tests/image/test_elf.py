@@ -58,7 +58,7 @@ def test_file_made_by_the_linker_is_loaded(tmp_path: Path, flag: str, emulation:
 
     assert (boot.cpu.mode, boot.cpu.pc) == (mode, 0x200001)
     assert byte_at(boot, 0x200001) == 0xF4
-    assert any(b"in data" in data for _, data in boot.writes)
+    assert any(b"in data" in bytes(data) for _, data in boot.writes)
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,7 @@ def test_debian_kernels_unpack_on_the_host(
 
     assert compression in spec.file.read_bytes()
     assert (boot.cpu.mode, boot.cpu.pc) == (mode, 0x1000000)
-    assert any(b"Linux version " in data for _, data in boot.writes)
+    assert any(b"Linux version " in bytes(data) for _, data in boot.writes)
 
 
 @pytest.mark.debian
