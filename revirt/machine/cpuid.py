@@ -2,6 +2,10 @@
 
 No APIC, no TSC deadline, no RDRAND, no AVX: what is not offered cannot differ between two hosts.  The vendor is
 GenuineIntel because the GNU C library takes an unknown vendor for a CPU too old to run on.
+
+The model is an Atom of 2011 (Saltwell): an in-order CPU that does not speculate, as this emulator does not.  So an
+operating system has no reason to defend itself against speculation, which here would protect nothing and cost a
+flush of the TLB at every entry and exit of the kernel (2,000 forks in Linux: 12.8 s instead of 17 to 20).
 Layout: Intel SDM volume 2, CPUID.
 """
 
@@ -14,7 +18,7 @@ Leaf = tuple[int, int, int, int]
 _VENDOR = b"GenuineIntel"
 _BRAND = b"revirt virtual CPU".ljust(48, b"\0")
 
-_FAMILY_6_MODEL_15_STEPPING_1 = 0x000006F1
+_FAMILY_6_MODEL_0X36_STEPPING_1 = 0x00030661
 _CLFLUSH_SIZE_64 = 0x00000800
 
 _EDX_BITS = {
@@ -51,7 +55,7 @@ def cpuid_leaves() -> dict[tuple[int, int], Leaf]:
     brand = struct.unpack("<12I", _BRAND)
     return {
         (0, 0): (1, ebx, ecx, edx),
-        (1, 0): (_FAMILY_6_MODEL_15_STEPPING_1, _CLFLUSH_SIZE_64, _mask(_ECX_BITS), _mask(_EDX_BITS)),
+        (1, 0): (_FAMILY_6_MODEL_0X36_STEPPING_1, _CLFLUSH_SIZE_64, _mask(_ECX_BITS), _mask(_EDX_BITS)),
         (0x8000_0000, 0): (0x8000_0008, 0, 0, 0),
         (0x8000_0001, 0): (0, 0, _mask(_EXTENDED_ECX_BITS), _mask(_EXTENDED_EDX_BITS)),
         (0x8000_0002, 0): (brand[0], brand[1], brand[2], brand[3]),
