@@ -89,6 +89,6 @@ class Inputs(Protocol):
         """Told of every interrupt the CPU accepts, before its handler runs."""
         ...
 
-    def transmitted(self, data: bytes) -> None:
-        """Told of every run of bytes that the guest sends on the serial line."""
+    def transmitted(self, character: bytes) -> None:
+        """Told of every character that the guest sends on the serial line."""
         ...

@@ -100,9 +100,9 @@ class Live:
     def interrupted(self, moment: Moment, vector: int) -> None:
         """Nothing to do: interrupts follow from the machine's state."""
 
-    def transmitted(self, data: bytes) -> None:
+    def transmitted(self, character: bytes) -> None:
         """Pass on what the guest sends; an answer is taken up at the next taken branch."""
-        self._console.transmitted(data)
+        self._console.transmitted(character)
         if self._console.pending or self._console.finished is not None:
             self.machine.request_stop()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from revirt.log.chain import SEALED, Chain
+from revirt.log.chain import Chain
 from revirt.log.events import LINE_LIMIT, Event, Kind
 from revirt.log.frame import check_of
 from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Inputs, Moment, Received
@@ -56,17 +56,19 @@ class Recorder:
 
     def interrupted(self, moment: Moment, vector: int) -> None:
         """Write down that the CPU accepted an interrupt."""
-        self._write(Kind.INTERRUPT, moment, number=vector)
+        # The most frequent of all events by far: in one piece.
+        check = self.machine.core.check()
+        self._emit(Event(Kind.INTERRUPT, moment.branches, moment.halted, moment.pc, check, vector))
 
-    def transmitted(self, data: bytes) -> None:
+    def transmitted(self, character: bytes) -> None:
         """Write down a line of output when it is complete."""
-        self._inner.transmitted(data)
-        for byte in data:
-            self._line.append(byte)
-            if byte == 0x0A or len(self._line) == LINE_LIMIT:
-                core = self.machine.core
-                self._emit(Event(Kind.TRANSMITTED, core.branches, False, core.pc, data=bytes(self._line)))
-                self._line.clear()
+        self._inner.transmitted(character)
+        line = self._line
+        line += character
+        if character == b"\n" or len(line) == LINE_LIMIT:
+            core = self.machine.core
+            self._emit(Event(Kind.TRANSMITTED, core.branches, False, core.pc, 0, 0, bytes(line)))
+            line.clear()
 
     # -- for the session ---------------------------------------------------------------------------------------
 
@@ -75,7 +77,7 @@ class Recorder:
         moment = self.machine.moment()
         self._flush_line(moment)
         self._write_time(moment)
-        self._write(Kind.DIGEST, moment, data=bytes(digest))
+        self._write_sealed(Kind.DIGEST, moment, bytes(digest))
 
     def write_checkpoint(self, number: int, state: bytes) -> None:
         """Write down that checkpoint *number* holds *state*, which the machine has saved at this moment."""
@@ -83,7 +85,7 @@ class Recorder:
 
     def write_end(self, reason: str) -> None:
         """Write down that the run ended, and why."""
-        self._write(Kind.END, self.machine.moment(), data=reason.encode())
+        self._write_sealed(Kind.END, self.machine.moment(), reason.encode())
 
     # -- details -----------------------------------------------------------------------------------------------
 
@@ -119,10 +121,12 @@ class Recorder:
         check = self.machine.core.check()
         self._emit(Event(kind, moment.branches, moment.halted, moment.pc, check, number, data))
 
+    def _write_sealed(self, kind: Kind, moment: Moment, data: bytes) -> None:
+        event = Event(kind, moment.branches, moment.halted, moment.pc, self.machine.core.check(), 0, data)
+        self._append(self._chain.seal(event))
+        self.event_count += 1
+
     def _emit(self, event: Event) -> None:
-        if event.kind in SEALED:
-            event = self._chain.seal(event)
-        else:
-            self._chain.add(event)
+        self._chain.add(event)
         self._append(event)
         self.event_count += 1

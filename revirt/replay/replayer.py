@@ -194,14 +194,13 @@ class Replayer:
             raise self._differs(event, "interrupt", f"vector {event.number:#x}", f"vector {vector:#x}")
         self._pass(event)
 
-    def transmitted(self, data: bytes) -> None:
+    def transmitted(self, character: bytes) -> None:
         """Compare output where the recorder wrote it down: at the end of a line."""
         if self._output is not None:
-            self._output(data)
-        for byte in data:
-            self._line.append(byte)
-            if self._ends_line(self._line):
-                self._compare_line()
+            self._output(character)
+        self._line += character
+        if self._ends_line(self._line):
+            self._compare_line()
 
     # -- comparisons -------------------------------------------------------------------------------------------
 

@@ -193,6 +193,8 @@ def _start(words: list[str], errors: IO[bytes]) -> subprocess.Popen[bytes]:
     places = [str(Path(revirt.__file__).parents[1]), str(Path(__file__).parents[1])]
     inherited = os.environ.get("PYTHONPATH")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places + ([inherited] if inherited else []))}
+    # An installed program comes compiled; compiling it at every start is not what is measured.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
     try:
         return subprocess.Popen(words, bufsize=0, env=environment, **streams)
