@@ -6,6 +6,7 @@
  *   exceptions    what Unicorn leaves to its user: delivery through the IDT, SYSCALL, SYSENTER, port permissions
  *   pages         which pages were written, page hashes
  *   engine        the branch clock, running and stopping
+ *   counting      instructions, counted by blocks
  *   intercept     what Unicorn hands over: exceptions, system calls, CPUID, ports and MMIO
  *   backstage     memory of the core's own; hardware breakpoints
  *   module        the Python type: running it, devices
@@ -122,7 +123,14 @@ typedef enum {
 } Stop;
 
 /* Reasons for the block hook to look up, in Core.attention. */
-enum { ATTEND_REQUEST = 1, ATTEND_INTR = 2, ATTEND_FLUSH = 4, ATTEND_FAULT = 8, ATTEND_RESUME = 16 };
+enum {
+    ATTEND_REQUEST = 1,
+    ATTEND_INTR = 2,
+    ATTEND_FLUSH = 4,
+    ATTEND_FAULT = 8,
+    ATTEND_RESUME = 16,
+    ATTEND_COUNT = 32, /* every block */
+};
 
 /* What the block hook may see next after running on from a stop. */
 typedef enum {
@@ -166,6 +174,14 @@ typedef struct {
     bool is_primed;
 } PageTracker;
 
+/* A translated block: a stretch of linear addresses. */
+typedef struct {
+    uint64_t address;
+    uint32_t size, count; /* bytes, instructions */
+} Block;
+
+typedef struct Ruler Ruler;
+
 struct Core {
     uc_engine *uc;
     uc_context *context, *fault_context, *reset_context;
@@ -197,7 +213,9 @@ struct Core {
 
     uint64_t instructions, steps_left;
     bool counting, stepping;
-    uc_hook instruction_hook;
+    uc_hook instruction_hook; /* while stepping */
+    Block block;              /* counted and in progress; size 0: none */
+    Ruler *ruler;
 
     PageTracker pages;
     uint8_t *code_pages; /* a byte a page: it holds translated code */
@@ -286,7 +304,8 @@ void engine_deinit(Core *core);
 Stop engine_run(Core *core, uint64_t limit);
 Stop engine_step(Core *core, uint64_t count);
 void engine_interrupt(Core *core, int vector);
-void engine_set_counting(Core *core, bool on);
+/* Returns NULL, or what went wrong, as engine_init() does. */
+const char *engine_set_counting(Core *core, bool on);
 /* Physical memory was written by something else than guest code. */
 void engine_written(Core *core, uint64_t start, uint64_t size);
 void engine_drop_translations(Core *core);
@@ -299,6 +318,19 @@ extern _Thread_local sigjmp_buf *engine_rescue;
 uc_err engine_emulate(Core *core);
 const char *engine_add_hook(Core *core, int type, void *callback, int instruction);
 uint8_t *engine_map_memory(uint64_t size);
+
+/* ---- counting.c -------------------------------------------------------------------------------------------- */
+
+const char *counting_init(Core *core);
+void counting_deinit(Core *core);
+/* The block hook has come to this block: the last one is over.  Returns whether this one is known to have a single
+ * instruction; Unicorn may be asked about any other. */
+bool counting_arrive(Core *core, uint64_t address, uint32_t size);
+/* The block will be executed.  False: the CPU shut down. */
+bool counting_begin(Core *core, uint64_t address, uint32_t size, bool is_single);
+/* Execution has left the block in progress at the loaded state's EIP: by exception *vector*, which may be a software
+ * interrupt (EIP is behind it), or for good.  False: the CPU shut down. */
+bool counting_leave(Core *core, int vector, bool is_software);
 
 /* ---- intercept.c ------------------------------------------------------------------------------------------- */
 

@@ -116,8 +116,8 @@ static bool is_resuming(Core *core, uint64_t address, uint32_t size)
     }
     if (size != core->resume_size)
         return false;
-    /* The instruction hook sees the writing instruction once more as well. */
-    if (core->instruction_hook != 0) {
+    /* The writing instruction was counted once more as well. */
+    if (core->counting || core->stepping) {
         core->instructions--;
         core->steps_left++;
     }
@@ -146,13 +146,14 @@ static __attribute__((noinline)) bool attend(Core *core, uint64_t address, uint3
         core->branches -= is_taken;
         return false;
     }
+    bool is_single = (attention & ATTEND_COUNT) && counting_arrive(core, address, size);
     if ((attention & ATTEND_RESUME) && is_taken && is_resuming(core, address, size)) {
         core->branches--;
         is_taken = false;
     }
     core->stop = reason_to_stop(core, attention, is_taken);
     if (core->stop == STOP_NONE)
-        return true;
+        return !(attention & ATTEND_COUNT) || counting_begin(core, address, size, is_single);
     core->straight = address;
     core->stopped_size = size;
     UC(emu_stop)(core->uc);
@@ -230,11 +231,16 @@ static Stop run_once(Core *core)
     if (core->attention & ATTEND_FLUSH)
         engine_drop_translations(core);
     core->stop = STOP_NONE;
+    core->block.size = 0;
     expect_resume(core);
     uc_err error = engine_emulate(core);
     if (core->port_fault && core->stop != STOP_SHUTDOWN) {
         intercept_deliver_port_fault(core);
         return core->stop == STOP_SHUTDOWN ? STOP_SHUTDOWN : STOP_INTERNAL;
+    }
+    if (core->block.size != 0 && (error != UC_ERR_OK || core->stop == STOP_SHUTDOWN)) {
+        cpu_load(core);
+        counting_leave(core, -1, false);
     }
     if (error != UC_ERR_OK && core->stop != STOP_SHUTDOWN) {
         const char *what = error == UC_ERR_FETCH_PROT ? "the guest left its memory" : UC(strerror)(error);
@@ -261,12 +267,20 @@ Stop engine_run(Core *core, uint64_t limit)
     return stop;
 }
 
-static void update_instruction_hook(Core *core)
+/* While stepping the instruction hook counts. */
+static void attend_to_counting(Core *core)
 {
-    bool is_wanted = core->counting || core->stepping, is_installed = core->instruction_hook != 0;
-    if (is_wanted == is_installed)
-        return;
-    if (is_wanted) {
+    if (core->counting && !core->stepping)
+        core->attention |= ATTEND_COUNT;
+    else
+        core->attention &= ~(uint32_t)ATTEND_COUNT;
+}
+
+static void set_stepping(Core *core, bool on)
+{
+    core->stepping = on;
+    attend_to_counting(core);
+    if (core->stepping) {
         UC(hook_add)(core->uc, &core->instruction_hook, UC_HOOK_CODE, on_instruction, core, 1, 0);
     } else {
         /* Deleting a hook makes Unicorn look up every address that it was called for, which leaves the ones that are
@@ -279,20 +293,20 @@ static void update_instruction_hook(Core *core)
     engine_drop_translations(core); /* hooks do not reach code that is translated already */
 }
 
-void engine_set_counting(Core *core, bool on)
+const char *engine_set_counting(Core *core, bool on)
 {
-    core->counting = on;
-    update_instruction_hook(core);
+    const char *failure = on ? counting_init(core) : NULL;
+    core->counting = on && failure == NULL;
+    attend_to_counting(core);
+    return failure;
 }
 
 Stop engine_step(Core *core, uint64_t count)
 {
-    core->stepping = true;
     core->steps_left = count;
-    update_instruction_hook(core);
+    set_stepping(core, true);
     Stop stop = engine_run(core, UINT64_MAX);
-    core->stepping = false;
-    update_instruction_hook(core);
+    set_stepping(core, false);
     return stop;
 }
 
@@ -309,7 +323,8 @@ void engine_adopt_state(Core *core)
     core->port_fault = false;
     core->stop = STOP_NONE;
     core->resume = RESUME_NONE;
-    core->attention &= ATTEND_INTR;
+    core->block.size = 0;
+    core->attention &= ATTEND_INTR | ATTEND_COUNT;
     core->exceptions_in_place = 0;
     uc_ctl_flush_tlb(core->uc);
     engine_drop_translations(core);
@@ -401,4 +416,5 @@ void engine_deinit(Core *core)
     if (core->ram != NULL)
         munmap(core->ram, core->ram_size);
     backstage_deinit(core);
+    counting_deinit(core);
 }

@@ -13,6 +13,8 @@ static void deliver_here(Core *core, int vector)
     cpu_load(core);
     uint32_t error = (uint32_t)core->exception->error_code;
     bool is_software = vector != VECTOR_UD && core->exception->is_software_interrupt;
+    if ((core->attention & ATTEND_COUNT) && !counting_leave(core, vector, is_software))
+        return;
     if (exception_deliver(core, vector, error, is_software ? CAUSE_SOFTWARE : CAUSE_EXCEPTION))
         cpu_store(core);
 }
@@ -44,6 +46,7 @@ static void enter_system(Core *core, void enter(Core *core))
 {
     if (core->attention & ATTEND_FAULT)
         return;
+    core->block.size = 0; /* they end it */
     cpu_load(core);
     enter(core);
     cpu_store(core);
@@ -172,6 +175,8 @@ void intercept_deliver_port_fault(Core *core)
     core->port_fault = false;
     core->attention &= ~(uint32_t)ATTEND_FAULT;
     cpu_load(core);
+    if ((core->attention & ATTEND_COUNT) && !counting_leave(core, VECTOR_GP, false))
+        return;
     if (exception_deliver(core, VECTOR_GP, 0, CAUSE_EXCEPTION))
         cpu_store(core);
 }

@@ -71,6 +71,14 @@ static const Callbacks CALLBACK_TABLE = {call_port_in, call_port_out, call_mmio_
 
 /* ---- life --------------------------------------------------------------------------------------------------- */
 
+static void set_failure(const char *failure)
+{
+    if (strncmp(failure, NO_MEMORY, sizeof NO_MEMORY - 1) == 0)
+        PyErr_SetString(PyExc_MemoryError, failure);
+    else
+        PyErr_Format(PyExc_RuntimeError, "Unicorn %s cannot be used here: %s", UNICORN_VERSION, failure);
+}
+
 static int core_init(CoreObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"ram_size", "translation_buffer", "track_writes", NULL};
@@ -95,14 +103,9 @@ static int core_init(CoreObject *self, PyObject *args, PyObject *kwargs)
     self->core.ram_size = ram_size;
     self->core.callbacks = &CALLBACK_TABLE;
     const char *failure = engine_init(&self->core, (size_t)translation_buffer, track_writes);
-    if (failure != NULL) {
-        if (strncmp(failure, NO_MEMORY, sizeof NO_MEMORY - 1) == 0)
-            PyErr_SetString(PyExc_MemoryError, failure);
-        else
-            PyErr_Format(PyExc_RuntimeError, "Unicorn %s cannot be used here: %s", UNICORN_VERSION, failure);
-        return -1;
-    }
-    return 0;
+    if (failure != NULL)
+        set_failure(failure);
+    return failure == NULL ? 0 : -1;
 }
 
 static void core_dealloc(CoreObject *self)
@@ -278,8 +281,10 @@ static int core_set_counting(CoreObject *self, PyObject *value, void *closure)
     int on = value == NULL ? 0 : PyObject_IsTrue(value);
     if (on < 0 || core_refuse_while_running(self))
         return -1;
-    engine_set_counting(&self->core, on);
-    return 0;
+    const char *failure = engine_set_counting(&self->core, on);
+    if (failure != NULL)
+        set_failure(failure);
+    return failure == NULL ? 0 : -1;
 }
 
 static PyObject *core_get_intr(CoreObject *self, void *closure)

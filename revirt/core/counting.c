@@ -1,0 +1,236 @@
+/* How many instructions were executed, counted by blocks: a counting run translates exactly as any other does.
+ *
+ * What is counted are beginnings.  An instruction that faults has begun, and begins again when it is retried; so does
+ * every iteration of a repeated one.
+ *
+ * Rules:
+ * - A block is counted whole when it begins.  Stops come before that, so no block is counted twice.
+ * - A block that is left in its middle is corrected at that moment: by exceptions, by an IN or OUT that was refused, and
+ *   by the block itself when it writes to its own code.  Core.block is the block in progress, its size 0 if there is
+ *   none to correct.
+ * - Unicorn is asked for the number of a block's instructions while it executes that block.  It looks the block up and
+ *   translates nothing, which it could not bear there, if the block is one that it can look up.  The only ones that are
+ *   not are the restarts that engine.c describes.  They are of one instruction, which lies in the block before: whatever
+ *   looks like that is measured instead.
+ * - Instructions are measured by translating them one at a time (TF does that), in an engine that never runs: the
+ *   lengths are those that the guest's own translations have, for whatever bytes. */
+#include "core.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { VECTOR_DB = 1, VECTOR_PF = 14, ERROR_FETCH = 1 << 4 };
+
+/* Unicorn gives up on an instruction when it has read more than 15 bytes, at most 8 at once. */
+enum { LONGEST = 24 };
+
+/* So many instructions of any kind fit in the buffer: a full one would make Unicorn leave by longjmp(). */
+enum { SLOTS = 128, SLOT_SIZE = 64, RULER_BUFFER = 8 << 20 };
+enum { RULER_START = PAGE_SIZE, RULER_MEMORY = SLOTS * SLOT_SIZE + PAGE_SIZE, MEASURED = 8192 };
+
+typedef struct {
+    uint64_t code[LONGEST / 8];
+    uint32_t mode, length; /* length 0: empty */
+} Measured;
+
+struct Ruler {
+    uc_engine *uc;
+    uc_context *context;
+    CpuHead *cpu; /* inside context */
+    uint8_t *memory;
+    unsigned slots_used;
+    Measured measured[MEASURED];
+};
+
+/* ---- measuring ---------------------------------------------------------------------------------------------- */
+
+static uint32_t translate_one(Ruler *ruler, const uint64_t code[LONGEST / 8], uint32_t mode)
+{
+    if (ruler->slots_used == SLOTS) {
+        uc_ctl_flush_tb(ruler->uc);
+        ruler->slots_used = 0;
+    }
+    uint32_t in_eflags = EFLAGS_VM | 3u << EFLAGS_IOPL_SHIFT, offset = ruler->slots_used++ * SLOT_SIZE;
+    memcpy(ruler->memory + offset, code, LONGEST);
+    ruler->cpu->hflags = mode & ~in_eflags;
+    ruler->cpu->eflags = 2 | EFLAGS_TF | (mode & in_eflags);
+    UC(context_restore)(ruler->uc, ruler->context);
+    uc_tb block;
+    return uc_ctl_request_cache(ruler->uc, RULER_START + offset, &block) == UC_ERR_OK ? block.size : LONGEST;
+}
+
+/* Return the length of the instruction that *code* begins with, of which there are *size* bytes, in the loaded state. */
+static uint32_t measure(Core *core, const uint8_t *code, size_t size)
+{
+    uint64_t padded[LONGEST / 8] = {0};
+    memcpy(padded, code, size < LONGEST ? size : LONGEST);
+    uint32_t mode = (core->cpu->hflags & HF_SAVED & ~(uint32_t)HF_INHIBIT_IRQ) |
+                    (core->cpu->eflags & (EFLAGS_VM | 3u << EFLAGS_IOPL_SHIFT));
+    uint64_t hash = (padded[0] * 3 + padded[1] * 5 + padded[2] * 7 + mode) * 0x9e3779b97f4a7c15;
+    Measured *known = &core->ruler->measured[hash >> 51];
+    if (known->length == 0 || known->mode != mode || memcmp(known->code, padded, LONGEST) != 0) {
+        memcpy(known->code, padded, LONGEST);
+        known->mode = mode;
+        known->length = translate_one(core->ruler, padded, mode);
+    }
+    return known->length;
+}
+_Static_assert(MEASURED == 1 << (64 - 51), "the hash selects one of them");
+
+/* Copy the code at linear *address* in the loaded state. */
+static bool read_code(Core *core, uint64_t address, uint8_t *buffer, size_t size)
+{
+    while (size > 0) {
+        size_t part = PAGE_SIZE - address % PAGE_SIZE;
+        uint64_t physical;
+        if (part > size)
+            part = size;
+        if (!cpu_translate(core, address, &physical) || physical + part > core->ram_size)
+            return false;
+        memcpy(buffer, core->ram + physical, part);
+        address += part, buffer += part, size -= part;
+    }
+    return true;
+}
+
+/* Return how many instructions of the block begin before linear *end*, -1 if none ends there. */
+static int64_t count_before(Core *core, const Block *block, uint64_t end)
+{
+    uint8_t code[LONGEST];
+    int64_t count = 0;
+    uint64_t at = block->address;
+    while (at < end) {
+        uint64_t left = block->address + block->size - at;
+        size_t size = left < LONGEST ? left : LONGEST;
+        if (!read_code(core, at, code, size))
+            return -1;
+        at += measure(core, code, size);
+        count++;
+    }
+    return at == end && count <= block->count ? count : -1;
+}
+
+/* ---- leaving a block ---------------------------------------------------------------------------------------- */
+
+/* Whether the instruction at linear *address* has not begun, because of a breakpoint in the loaded state. */
+static bool is_breakpoint(const Core *core, uint64_t address)
+{
+    const uint64_t *dr = core->exception->dr;
+    for (int i = 0; i < 4; i++)
+        if ((dr[7] >> 2 * i & 3) && (dr[7] >> (16 + 4 * i) & 3) == 0 && dr[i] == address)
+            return !(core->cpu->eflags & EFLAGS_RF);
+    return false;
+}
+
+bool counting_leave(Core *core, int vector, bool is_software)
+{
+    Block block = core->block;
+    uint64_t address = core->cpu->segs[CS].base + core->cpu->eip;
+    core->block.size = 0;
+    if (address - block.address >= block.size) /* behind its end, or elsewhere */
+        return true;
+    if (vector == VECTOR_PF && (core->exception->error_code & ERROR_FETCH))
+        return true; /* from the end of the block to a place in it that may not be executed */
+    int64_t count = count_before(core, &block, address);
+    if (count < 0) {
+        engine_shut_down(core, "instructions cannot be counted: the block at %#llx has none at %#llx",
+                         (unsigned long long)block.address, (unsigned long long)address);
+        return false;
+    }
+    bool has_begun = !is_software && !(vector == VECTOR_DB && is_breakpoint(core, address));
+    core->instructions -= block.count - ((uint64_t)count + has_begun);
+    return true;
+}
+
+/* ---- entering a block --------------------------------------------------------------------------------------- */
+
+bool counting_arrive(Core *core, uint64_t address, uint32_t size)
+{
+    Block last = core->block;
+    uint64_t offset = address - last.address;
+    uint8_t code[LONGEST];
+    core->block.size = 0;
+    if (offset >= last.size || size > LONGEST || offset + size > last.size)
+        return false;
+    if (size == last.size)
+        return last.count == 1;
+    cpu_load(core);
+    if (!read_code(core, address, code, size) || measure(core, code, size) != size)
+        return false;
+    int64_t count = 0;
+    /* At the end of the last block there is nothing to correct: it began its last instruction in any case.  Where
+     * every instruction is a block, none is left in its middle. */
+    if (offset + size < last.size && !(core->cpu->eflags & EFLAGS_TF))
+        count = count_before(core, &last, address + size);
+    if (count > 0)
+        core->instructions -= last.count - (uint64_t)count;
+    return true;
+}
+
+bool counting_begin(Core *core, uint64_t address, uint32_t size, bool is_single)
+{
+    uc_tb block = {.pc = address, .size = (uint16_t)size, .icount = 1};
+    if (!is_single && (uc_ctl_request_cache(core->uc, address, &block) != UC_ERR_OK || block.pc != address ||
+                       block.size != size)) {
+        engine_shut_down(core, "instructions cannot be counted: Unicorn does not know the block at %#llx",
+                         (unsigned long long)address);
+        return false;
+    }
+    core->block = (Block){address, size, block.icount};
+    core->instructions += block.icount;
+    return true;
+}
+
+/* ---- life --------------------------------------------------------------------------------------------------- */
+
+static uc_err open_ruler(Core *core, Ruler *ruler)
+{
+    uc_err error = UC(open)(UC_ARCH_X86, UC_MODE_64, &ruler->uc);
+    if (error == UC_ERR_OK)
+        error = uc_ctl_set_cpu_model(ruler->uc, UC_CPU_X86_NEHALEM);
+    if (error == UC_ERR_OK)
+        error = uc_ctl_set_tcg_buffer_size(ruler->uc, RULER_BUFFER);
+    if (error == UC_ERR_OK)
+        error = UC(context_alloc)(ruler->uc, &ruler->context);
+    if (error == UC_ERR_OK)
+        error = UC(mem_map_ptr)(ruler->uc, RULER_START, RULER_MEMORY, UC_PROT_ALL, ruler->memory);
+    if (error == UC_ERR_OK)
+        error = UC(context_save)(ruler->uc, ruler->context);
+    if (error == UC_ERR_OK) {
+        ruler->cpu = (CpuHead *)((uint8_t *)ruler->context + ((uint8_t *)core->cpu - (uint8_t *)core->context));
+        ruler->cpu->cr[0] = CR0_PE | CR0_ET;
+        ruler->cpu->segs[CS].base = 0;
+    }
+    return error;
+}
+
+const char *counting_init(Core *core)
+{
+    if (core->ruler != NULL)
+        return NULL;
+    core->ruler = calloc(1, sizeof *core->ruler);
+    if (core->ruler == NULL)
+        return NO_MEMORY " to count instructions";
+    core->ruler->memory = engine_map_memory(RULER_MEMORY);
+    uc_err error = core->ruler->memory == NULL ? UC_ERR_NOMEM : open_ruler(core, core->ruler);
+    if (error == UC_ERR_OK)
+        return NULL;
+    counting_deinit(core);
+    return error == UC_ERR_NOMEM ? NO_MEMORY " to count instructions" : UC(strerror)(error);
+}
+
+void counting_deinit(Core *core)
+{
+    Ruler *ruler = core->ruler;
+    if (ruler == NULL)
+        return;
+    if (ruler->context != NULL)
+        UC(context_free)(ruler->context);
+    if (ruler->uc != NULL)
+        UC(close)(ruler->uc);
+    if (ruler->memory != NULL)
+        munmap(ruler->memory, RULER_MEMORY);
+    free(ruler);
+    core->ruler = NULL;
+}
