@@ -205,6 +205,7 @@ struct Core {
     Stop stop;
     bool is_running;
     char fault[FAULT_TEXT];
+    bool is_at_port; /* a device's callback for an IN or OUT is running */
     bool port_fault; /* an IN or OUT was refused: #GP is due where fault_context was saved */
     uint64_t exception_branches;
     unsigned exceptions_in_place;
@@ -331,6 +332,8 @@ bool counting_begin(Core *core, uint64_t address, uint32_t size, bool is_single)
 /* Execution has left the block in progress at the loaded state's EIP: by exception *vector*, which may be a software
  * interrupt (EIP is behind it), or for good.  False: the CPU shut down. */
 bool counting_leave(Core *core, int vector, bool is_software);
+/* Instructions executed so far, of the block in progress those up to the IN or OUT in whose callback this is. */
+uint64_t counting_now(Core *core);
 
 /* ---- intercept.c ------------------------------------------------------------------------------------------- */
 

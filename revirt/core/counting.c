@@ -143,6 +143,15 @@ bool counting_leave(Core *core, int vector, bool is_software)
     return true;
 }
 
+uint64_t counting_now(Core *core)
+{
+    if (!core->is_at_port || core->block.size == 0)
+        return core->instructions;
+    cpu_load(core);
+    int64_t count = count_before(core, &core->block, core->cpu->segs[CS].base + core->cpu->eip);
+    return count < 0 ? core->instructions : core->instructions - core->block.count + (uint64_t)count + 1;
+}
+
 /* ---- entering a block --------------------------------------------------------------------------------------- */
 
 bool counting_arrive(Core *core, uint64_t address, uint32_t size)

@@ -143,15 +143,23 @@ static uint32_t on_port_in(uc_engine *uc, uint32_t port, int size, void *data)
 {
     Core *core = data;
     (void)uc;
-    return check_port(core, port, size) ? (uint32_t)core->callbacks->port_in(core, port & 0xffff, size) : 0;
+    if (!check_port(core, port, size))
+        return 0;
+    core->is_at_port = true;
+    uint32_t value = (uint32_t)core->callbacks->port_in(core, port & 0xffff, size);
+    core->is_at_port = false;
+    return value;
 }
 
 static void on_port_out(uc_engine *uc, uint32_t port, int size, uint32_t value, void *data)
 {
     Core *core = data;
     (void)uc;
-    if (check_port(core, port, size))
-        core->callbacks->port_out(core, port & 0xffff, size, value);
+    if (!check_port(core, port, size))
+        return;
+    core->is_at_port = true;
+    core->callbacks->port_out(core, port & 0xffff, size, value);
+    core->is_at_port = false;
 }
 
 static uint64_t on_mmio_read(uc_engine *uc, uint64_t offset, unsigned size, void *data)

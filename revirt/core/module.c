@@ -269,6 +269,22 @@ static PyObject *core_set_clock(CoreObject *self, PyObject *args)
 
 /* ---- properties --------------------------------------------------------------------------------------------- */
 
+static PyObject *core_get_instructions(CoreObject *self, void *closure)
+{
+    (void)closure;
+    return PyLong_FromUnsignedLongLong(counting_now(&self->core));
+}
+
+static int core_set_instructions(CoreObject *self, PyObject *value, void *closure)
+{
+    (void)closure;
+    uint64_t count = value == NULL ? 0 : PyLong_AsUnsignedLongLong(value);
+    if (PyErr_Occurred() || core_refuse_while_running(self))
+        return -1;
+    self->core.instructions = count;
+    return 0;
+}
+
 static PyObject *core_get_counting(CoreObject *self, void *closure)
 {
     (void)closure;
@@ -357,7 +373,6 @@ static PyMethodDef CORE_METHODS[] = {
 
 static PyMemberDef CORE_MEMBERS[] = {
     {"branches", T_ULONGLONG, offsetof(CoreObject, core.branches), READONLY, NULL},
-    {"instructions", T_ULONGLONG, offsetof(CoreObject, core.instructions), 0, NULL},
     {"fault", T_STRING_INPLACE, offsetof(CoreObject, core.fault), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
@@ -365,6 +380,7 @@ static PyMemberDef CORE_MEMBERS[] = {
 #define READ_ONLY(name) {#name, (getter)core_get_##name, NULL, NULL, NULL}
 #define READ_WRITE(name) {#name, (getter)core_get_##name, (setter)core_set_##name, NULL, NULL}
 static PyGetSetDef CORE_PROPERTIES[] = {
+    READ_WRITE(instructions),
     READ_WRITE(counting),
     READ_WRITE(intr),
     READ_ONLY(interruptible),
