@@ -4,7 +4,7 @@
 
 *Exact*: Debian is recorded as often as asked, half of it under the host's clock with input typed at random moments,
 half under the virtual clock with a script.  Each recording is replayed in a new process; then with stops at 1,000
-random branches, under an instruction hook, with a small translation buffer, without write tracking, and from each of
+random branches, counting instructions, with a small translation buffer, without write tracking, and from each of
 its checkpoints.  All digests have to agree, and the virtual recordings have to have the same events.
 
 *Detected*: single random bits are flipped in copies of a recording (see `damage`): in values of events, pages of
@@ -124,7 +124,7 @@ def run_stopping(recording: Recording, seed: int) -> ReplaySession:
 
 
 def run_counting(recording: Recording) -> ReplaySession:
-    """Prepare a replay under an instruction hook."""
+    """Prepare a replay that counts instructions."""
     session = ReplaySession(recording)
     session.machine.core.counting = True
     return session
@@ -133,7 +133,7 @@ def run_counting(recording: Recording) -> ReplaySession:
 def variations(recording: Recording, seed: int) -> Iterator[tuple[str, Callable[[], ReplaySession]]]:
     """Yield ways of replaying *recording*: a name, and a function that returns a session still to be run on."""
     yield "stops", partial(run_stopping, recording, seed)
-    yield "instruction hook", partial(run_counting, recording)
+    yield "counting instructions", partial(run_counting, recording)
     yield "small translation buffer", partial(ReplaySession, recording, translation_buffer=SMALL_BUFFER)
     yield "no write tracking", partial(ReplaySession, recording, track_writes=False)
     for info in recording.checkpoints:

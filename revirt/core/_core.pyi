@@ -67,8 +67,9 @@ class Core:
     def step(self, count: int, /) -> int:
         """Execute *count* instructions under an instruction hook; return ``STOP_STEPS``, or why it stopped before.
 
-        Does not move ``branches`` differently from `run`.  The first step after a `run`, and the first `run` after a
-        step, drop all translations.
+        Counts ``instructions``, and does not move ``branches`` differently from `run`.  The first step after a `run`,
+        and the first `run` after a step, drop all translations.  The hook changes what BT and its like leave in the
+        flags that they do not define.
         """
 
     def request_stop(self) -> None:
@@ -83,13 +84,21 @@ class Core:
 
     @property
     def instructions(self) -> int:
-        """Instructions executed while ``counting`` was on.  Iterations of a REP instruction count one each."""
+        """Instructions begun while ``counting`` was on, or by `step`.
+
+        Iterations of a REP instruction count one each, and an instruction that faults counts again when it is retried.
+        In a port callback the IN or OUT is the last one counted; in an MMIO callback the block it is in counts whole.
+        """
 
     @instructions.setter
     def instructions(self, value: int) -> None: ...
     @property
     def counting(self) -> bool:
-        """Whether an instruction hook counts instructions (which slows the guest down several times)."""
+        """Whether instructions are counted, which changes nothing else (and takes about twice the time).
+
+        Where they cannot be counted the guest shuts down, and ``fault`` says so.  Setting it raises MemoryError if the
+        host has not enough memory.
+        """
 
     @counting.setter
     def counting(self, value: bool) -> None: ...

@@ -4,7 +4,7 @@ replayer     answers the machine's questions from the log, and compares
 session      a machine that replays from a checkpoint
 run          a whole replay, and the report of it
 divergence   where and in what a replay that differs differs
-counting     instruction counts of events, by a replay under an instruction hook
+counting     instruction counts of events, by a replay that counts
 """
 
 from revirt.replay.counting import count_instructions

@@ -1,4 +1,4 @@
-"""Instruction counts of events, which normal runs do not take: derived by a replay under an instruction hook."""
+"""Instruction counts of events, which normal runs do not take: derived by a replay that counts."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_stopping_at_random_branches_changes_nothing(recording_of: RecordingOf, 
     finish(session)
 
 
-def test_an_instruction_hook_changes_nothing(recording_of: RecordingOf, finish: Finish) -> None:
+def test_counting_instructions_changes_nothing(recording_of: RecordingOf, finish: Finish) -> None:
     session = ReplaySession(recording_of("debian", checkpoint_every=CHECKPOINT_EVERY), checkpoint=2)
 
     session.machine.core.counting = True
