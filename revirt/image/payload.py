@@ -9,6 +9,7 @@ stops at that size, so a hostile payload costs no more memory than it declares, 
 from __future__ import annotations
 
 import bz2
+import contextlib
 import lzma
 import mmap
 import struct
@@ -81,8 +82,9 @@ def unpack(payload: Bytes) -> mmap.mmap:
     if not 0 < size <= MAX_UNPACKED_SIZE:
         raise PayloadError(f"the compressed kernel declares {size} bytes, of at most {MAX_UNPACKED_SIZE}")
     stream = payload if name in ("gzip", "none") else payload[:-_SIZE_FIELD]
+    unpacked = _reserve(size)
     try:
-        return _gather(_UNPACKERS[name](stream), size)
+        _fill(unpacked, _UNPACKERS[name](stream))
     except (
         zlib.error,
         lzma.LZMAError,
@@ -92,14 +94,23 @@ def unpack(payload: Bytes) -> mmap.mmap:
         EOFError,
     ) as error:
         raise PayloadError(f"the kernel's {name} stream is damaged: {error}") from error
+    return unpacked
 
 
-def _gather(parts: Iterator[Bytes], size: int) -> mmap.mmap:
-    """Put *parts* together; raises PayloadError unless they have *size* bytes in all."""
-    unpacked = mmap.mmap(-1, size)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        unpacked.madvise(mmap.MADV_HUGEPAGE)
-    end = 0
+def _reserve(size: int) -> mmap.mmap:
+    try:
+        memory = mmap.mmap(-1, size)
+    except OSError as error:
+        raise MemoryError(f"no {size} bytes for the kernel: {error.strerror}") from error
+    # Far fewer page faults, where the host has huge pages; some hosts do not know the word.
+    with contextlib.suppress(OSError, AttributeError):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
+def _fill(unpacked: mmap.mmap, parts: Iterator[Bytes]) -> None:
+    """Put *parts* together in *unpacked*; raises PayloadError unless they fill it exactly."""
+    size, end = len(unpacked), 0
     for part in parts:
         if end + len(part) > size:
             raise PayloadError(f"the compressed kernel declares {size} bytes and holds more")
@@ -107,7 +118,6 @@ def _gather(parts: Iterator[Bytes], size: int) -> mmap.mmap:
         end += len(part)
     if end < size:
         raise PayloadError(f"the compressed kernel declares {size} bytes and holds {end}")
-    return unpacked
 
 
 def _unpack_none(data: Bytes) -> Iterator[Bytes]:
