@@ -94,10 +94,10 @@ class Core:
     def instructions(self, value: int) -> None: ...
     @property
     def counting(self) -> bool:
-        """Whether instructions are counted, which changes nothing else (and takes about twice the time).
+        """Whether instructions are counted, which changes nothing else (and takes about a third more time).
 
-        Where they cannot be counted the guest shuts down, and ``fault`` says so.  Setting it raises MemoryError if the
-        host has not enough memory.
+        The count is exact but where a guest leaves a block in its middle whose code is not mapped any more: there the
+        whole block counts.  Setting it raises MemoryError if the host has not enough memory.
         """
 
     @counting.setter

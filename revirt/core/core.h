@@ -324,14 +324,17 @@ uint8_t *engine_map_memory(uint64_t size);
 
 const char *counting_init(Core *core);
 void counting_deinit(Core *core);
-/* The block hook has come to this block: the last one is over.  Returns whether this one is known to have a single
- * instruction; Unicorn may be asked about any other. */
-bool counting_arrive(Core *core, uint64_t address, uint32_t size);
-/* The block will be executed.  False: the CPU shut down. */
-bool counting_begin(Core *core, uint64_t address, uint32_t size, bool is_single);
+/* A block was translated. */
+void counting_note(Core *core, const uc_tb *block);
+/* All translations were dropped. */
+void counting_forget(Core *core);
+/* The block hook has come to this block: the last one is over. */
+void counting_arrive(Core *core, uint64_t address, uint32_t size);
+/* The block will be executed. */
+void counting_begin(Core *core, uint64_t address, uint32_t size);
 /* Execution has left the block in progress at the loaded state's EIP: by exception *vector*, which may be a software
- * interrupt (EIP is behind it), or for good.  False: the CPU shut down. */
-bool counting_leave(Core *core, int vector, bool is_software);
+ * interrupt (EIP is behind it), or for good. */
+void counting_leave(Core *core, int vector, bool is_software);
 /* Instructions executed so far, of the block in progress those up to the IN or OUT in whose callback this is. */
 uint64_t counting_now(Core *core);
 

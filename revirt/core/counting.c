@@ -8,12 +8,14 @@
  * - A block that is left in its middle is corrected at that moment: by exceptions, by an IN or OUT that was refused, and
  *   by the block itself when it writes to its own code.  Core.block is the block in progress, its size 0 if there is
  *   none to correct.
- * - Unicorn is asked for the number of a block's instructions while it executes that block.  It looks the block up and
- *   translates nothing, which it could not bear there, if the block is one that it can look up.  The only ones that are
- *   not are the restarts that engine.c describes.  They are of one instruction, which lies in the block before: whatever
- *   looks like that is measured instead.
- * - Instructions are measured by translating them one at a time (TF does that), in an engine that never runs: the
- *   lengths are those that the guest's own translations have, for whatever bytes. */
+ * - Unicorn says how many instructions a block has when it translates it, and is never asked again: looking a block up
+ *   walks the guest's page tables, which shows in their accessed bits.  So every translation is noted, by address and
+ *   size, and forgotten together with the translations.
+ * - What does not come out of that (two blocks of one address and size, the middle of a block) is measured, by
+ *   translating its instructions one at a time (TF does that) in an engine that never runs: the lengths are those that
+ *   the guest's own translations have, for whatever bytes.
+ * - Where the code of a block cannot be read any more, because the guest runs on from a stale translation of its
+ *   address, what was counted stays: counting must not change what the guest does. */
 #include "core.h"
 
 #include <stdlib.h>
@@ -34,6 +36,15 @@ typedef struct {
     uint32_t mode, length; /* length 0: empty */
 } Measured;
 
+/* Translated blocks; at three quarters full everything is translated anew. */
+enum { NOTES = 1 << 18, NOTES_LIMIT = NOTES / 4 * 3 };
+
+typedef struct {
+    uint64_t address;
+    uint16_t size, count; /* size 0: empty */
+    bool is_ambiguous;    /* the count depends on what is mapped there */
+} Note;
+
 struct Ruler {
     uc_engine *uc;
     uc_context *context;
@@ -41,6 +52,8 @@ struct Ruler {
     uint8_t *memory;
     unsigned slots_used;
     Measured measured[MEASURED];
+    Note notes[NOTES];
+    size_t noted;
 };
 
 /* ---- measuring ---------------------------------------------------------------------------------------------- */
@@ -100,7 +113,7 @@ static int64_t count_before(Core *core, const Block *block, uint64_t end)
     uint8_t code[LONGEST];
     int64_t count = 0;
     uint64_t at = block->address;
-    while (at < end) {
+    while (at < end && count < block->count) {
         uint64_t left = block->address + block->size - at;
         size_t size = left < LONGEST ? left : LONGEST;
         if (!read_code(core, at, code, size))
@@ -108,7 +121,7 @@ static int64_t count_before(Core *core, const Block *block, uint64_t end)
         at += measure(core, code, size);
         count++;
     }
-    return at == end && count <= block->count ? count : -1;
+    return at == end ? count : -1;
 }
 
 /* ---- leaving a block ---------------------------------------------------------------------------------------- */
@@ -123,24 +136,19 @@ static bool is_breakpoint(const Core *core, uint64_t address)
     return false;
 }
 
-bool counting_leave(Core *core, int vector, bool is_software)
+void counting_leave(Core *core, int vector, bool is_software)
 {
     Block block = core->block;
     uint64_t address = core->cpu->segs[CS].base + core->cpu->eip;
     core->block.size = 0;
     if (address - block.address >= block.size) /* behind its end, or elsewhere */
-        return true;
+        return;
     if (vector == VECTOR_PF && (core->exception->error_code & ERROR_FETCH))
-        return true; /* from the end of the block to a place in it that may not be executed */
+        return; /* from the end of the block to a place in it that may not be executed */
     int64_t count = count_before(core, &block, address);
-    if (count < 0) {
-        engine_shut_down(core, "instructions cannot be counted: the block at %#llx has none at %#llx",
-                         (unsigned long long)block.address, (unsigned long long)address);
-        return false;
-    }
     bool has_begun = !is_software && !(vector == VECTOR_DB && is_breakpoint(core, address));
-    core->instructions -= block.count - ((uint64_t)count + has_begun);
-    return true;
+    if (count >= 0)
+        core->instructions -= block.count - ((uint64_t)count + has_begun);
 }
 
 uint64_t counting_now(Core *core)
@@ -154,41 +162,66 @@ uint64_t counting_now(Core *core)
 
 /* ---- entering a block --------------------------------------------------------------------------------------- */
 
-bool counting_arrive(Core *core, uint64_t address, uint32_t size)
+static Note *find_note(Ruler *ruler, uint64_t address, uint32_t size)
+{
+    size_t at = ((address ^ (uint64_t)size << 48) * 0x9e3779b97f4a7c15) >> 46;
+    while (ruler->notes[at].size != 0 && (ruler->notes[at].address != address || ruler->notes[at].size != size))
+        at = (at + 1) % NOTES;
+    return &ruler->notes[at];
+}
+_Static_assert(NOTES == 1 << (64 - 46), "the hash selects one of them");
+
+void counting_note(Core *core, const uc_tb *block)
+{
+    Note *note = find_note(core->ruler, block->pc, block->size);
+    if (note->size != 0) {
+        note->is_ambiguous |= note->count != block->icount;
+        return;
+    }
+    *note = (Note){block->pc, block->size, block->icount, false};
+    if (++core->ruler->noted == NOTES_LIMIT)
+        core->attention |= ATTEND_FLUSH;
+}
+
+void counting_forget(Core *core)
+{
+    if (core->ruler == NULL || core->ruler->noted == 0)
+        return;
+    memset(core->ruler->notes, 0, sizeof core->ruler->notes);
+    core->ruler->noted = 0;
+}
+
+void counting_arrive(Core *core, uint64_t address, uint32_t size)
 {
     Block last = core->block;
     uint64_t offset = address - last.address;
     uint8_t code[LONGEST];
     core->block.size = 0;
-    if (offset >= last.size || size > LONGEST || offset + size > last.size)
-        return false;
-    if (size == last.size)
-        return last.count == 1;
+    /* Up to the end of the last block there is nothing to correct: it began its last instruction in any case. */
+    if (offset >= last.size || size > LONGEST || offset + size >= last.size)
+        return;
     cpu_load(core);
+    if (core->cpu->eflags & EFLAGS_TF) /* every instruction is a block; none is left in its middle */
+        return;
     if (!read_code(core, address, code, size) || measure(core, code, size) != size)
-        return false;
-    int64_t count = 0;
-    /* At the end of the last block there is nothing to correct: it began its last instruction in any case.  Where
-     * every instruction is a block, none is left in its middle. */
-    if (offset + size < last.size && !(core->cpu->eflags & EFLAGS_TF))
-        count = count_before(core, &last, address + size);
-    if (count > 0)
-        core->instructions -= last.count - (uint64_t)count;
-    return true;
+        return;
+    int64_t count = count_before(core, &last, address);
+    if (count >= 0 && count < last.count)
+        core->instructions -= last.count - ((uint64_t)count + 1);
 }
 
-bool counting_begin(Core *core, uint64_t address, uint32_t size, bool is_single)
+void counting_begin(Core *core, uint64_t address, uint32_t size)
 {
-    uc_tb block = {.pc = address, .size = (uint16_t)size, .icount = 1};
-    if (!is_single && (uc_ctl_request_cache(core->uc, address, &block) != UC_ERR_OK || block.pc != address ||
-                       block.size != size)) {
-        engine_shut_down(core, "instructions cannot be counted: Unicorn does not know the block at %#llx",
-                         (unsigned long long)address);
-        return false;
+    const Note *note = find_note(core->ruler, address, size);
+    core->block = (Block){address, size, note->count};
+    if (note->is_ambiguous || note->size == 0) {
+        Block longest = {address, size, size};
+        cpu_load(core);
+        int64_t count = count_before(core, &longest, address + size);
+        if (count >= 0)
+            core->block.count = (uint32_t)count;
     }
-    core->block = (Block){address, size, block.icount};
-    core->instructions += block.icount;
-    return true;
+    core->instructions += core->block.count;
 }
 
 /* ---- life --------------------------------------------------------------------------------------------------- */

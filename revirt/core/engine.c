@@ -44,6 +44,7 @@ void engine_drop_translations(Core *core)
 {
     uc_ctl_flush_tb(core->uc);
     memset(core->code_pages, 0, core->ram_size / PAGE_SIZE);
+    counting_forget(core);
     core->attention &= ~(uint32_t)ATTEND_FLUSH;
 }
 
@@ -65,6 +66,8 @@ static void on_translation(uc_engine *uc, uc_tb *block, uc_tb *previous, void *d
     note_code(data, block->pc);
     if (((block->pc + block->size - 1) ^ block->pc) >> PAGE_SHIFT)
         note_code(data, block->pc + block->size - 1);
+    if (((Core *)data)->attention & ATTEND_COUNT)
+        counting_note(data, block);
 }
 
 void engine_written(Core *core, uint64_t start, uint64_t size)
@@ -146,14 +149,18 @@ static __attribute__((noinline)) bool attend(Core *core, uint64_t address, uint3
         core->branches -= is_taken;
         return false;
     }
-    bool is_single = (attention & ATTEND_COUNT) && counting_arrive(core, address, size);
+    if (attention & ATTEND_COUNT)
+        counting_arrive(core, address, size);
     if ((attention & ATTEND_RESUME) && is_taken && is_resuming(core, address, size)) {
         core->branches--;
         is_taken = false;
     }
     core->stop = reason_to_stop(core, attention, is_taken);
-    if (core->stop == STOP_NONE)
-        return !(attention & ATTEND_COUNT) || counting_begin(core, address, size, is_single);
+    if (core->stop == STOP_NONE) {
+        if (attention & ATTEND_COUNT)
+            counting_begin(core, address, size);
+        return true;
+    }
     core->straight = address;
     core->stopped_size = size;
     UC(emu_stop)(core->uc);
@@ -298,6 +305,7 @@ const char *engine_set_counting(Core *core, bool on)
     const char *failure = on ? counting_init(core) : NULL;
     core->counting = on && failure == NULL;
     attend_to_counting(core);
+    engine_drop_translations(core); /* what is translated already was not noted */
     return failure;
 }
 

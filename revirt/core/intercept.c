@@ -13,8 +13,8 @@ static void deliver_here(Core *core, int vector)
     cpu_load(core);
     uint32_t error = (uint32_t)core->exception->error_code;
     bool is_software = vector != VECTOR_UD && core->exception->is_software_interrupt;
-    if ((core->attention & ATTEND_COUNT) && !counting_leave(core, vector, is_software))
-        return;
+    if (core->attention & ATTEND_COUNT)
+        counting_leave(core, vector, is_software);
     if (exception_deliver(core, vector, error, is_software ? CAUSE_SOFTWARE : CAUSE_EXCEPTION))
         cpu_store(core);
 }
@@ -183,8 +183,8 @@ void intercept_deliver_port_fault(Core *core)
     core->port_fault = false;
     core->attention &= ~(uint32_t)ATTEND_FAULT;
     cpu_load(core);
-    if ((core->attention & ATTEND_COUNT) && !counting_leave(core, VECTOR_GP, false))
-        return;
+    if (core->attention & ATTEND_COUNT)
+        counting_leave(core, VECTOR_GP, false);
     if (exception_deliver(core, VECTOR_GP, 0, CAUSE_EXCEPTION))
         cpu_store(core);
 }

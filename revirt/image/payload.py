@@ -76,11 +76,12 @@ def unpack(payload: Bytes) -> mmap.mmap:
         raise PayloadError(f"unknown compression (first bytes {bytes(payload[:_MAGIC_SIZE]).hex()})")
     if len(payload) <= _SIZE_FIELD:
         raise PayloadError("the compressed kernel is cut short")
-    (size,) = struct.unpack_from("<I", payload, len(payload) - _SIZE_FIELD)
-    if name == "none":
-        size = len(payload)
-    if not 0 < size <= MAX_UNPACKED_SIZE:
-        raise PayloadError(f"the compressed kernel declares {size} bytes, of at most {MAX_UNPACKED_SIZE}")
+    (declared,) = struct.unpack_from("<I", payload, len(payload) - _SIZE_FIELD)
+    size = len(payload) if name == "none" else declared
+    if size == 0:
+        raise PayloadError("the compressed kernel declares that it is empty")
+    if size > MAX_UNPACKED_SIZE:
+        raise PayloadError(f"the kernel takes {size} bytes, more than {MAX_UNPACKED_SIZE}")
     stream = payload if name in ("gzip", "none") else payload[:-_SIZE_FIELD]
     unpacked = _reserve(size)
     try:

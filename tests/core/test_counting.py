@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable
 
 import pytest
@@ -135,6 +136,9 @@ GUESTS = {
         "mov cx, 3\n again: mov ax, 0x01eb\n inc bx\n nop\n loop again\n dec dx\n jns once\n hlt\n"
         "once: jmp again + 1"
     ),
+    "a jump into the middle of an instruction of its own block": in_real(
+        "mov cx, 3\n again: mov ax, 0x01eb\n inc bx\n nop\n loop again + 1\n hlt"
+    ),
     "code that writes to its next instruction": in_real(
         loop("mov byte ptr [patch + 2], cl\n inc dx\n patch: add bx, 1")
     ),
@@ -147,6 +151,15 @@ GUESTS = {
     ),
     "a repeated instruction that writes to itself": in_real(
         "mov cx, 6\n mov di, offset spot - 3\n mov al, 0x90\n cld\n spot: rep stosb\n hlt\n nop\n nop\n hlt"
+    ),
+    "repeated words that write to themselves": in_real(
+        "mov si, offset words\n mov di, offset spot\n mov cx, 5\n jmp spot\n spot: rep movsw\n hlt\n hlt\n"
+        "words: .byte 0x90, 0xf4, 0xf4, 0xf4, 0xf4, 0xf4, 0xf4, 0xf4, 0xf4, 0xf4"
+    ),
+    "a single step into the instruction itself": in_real(
+        "pushf\n pop ax\n or ax, 0x100\n push ax\n popf\n .byte 0xeb, 0xff, 0xc0\n hlt\n nop\n hlt",
+        vector=1,
+        handler="inc si\n iret",
     ),
     "single steps by the guest": in_real(TRAP_FLAG, vector=1, handler="inc si\n iret"),
     "a hardware breakpoint": in_protected(
@@ -183,8 +196,56 @@ def test_blocks_count_what_an_instruction_hook_counts(make: Guest) -> None:
     assert by_blocks.branches == by_hook.branches
 
 
+@guests
+def test_counting_changes_nothing_else(make: Guest) -> None:
+    plain, core = make(), counted(make)
+
+    assert core.run(FOREVER) == plain.run(FOREVER)
+
+    assert core.fault == plain.fault
+    assert core.digest_input() == plain.digest_input()
+    assert bytes(core.ram) == bytes(plain.ram)
+
+
+def test_code_that_is_not_mapped_any_more_is_counted_as_well_as_it_can_be() -> None:
+    """The guest takes away the page it runs on, without a flush, and faults: Unicorn runs on, and so does the count."""
+    make = in_long("xor ecx, ecx\n jmp onward\n onward: mov dword ptr [0x4000], 0\n inc ebx\n div ecx\n hlt")
+    plain, core = make(), counted(make)
+
+    assert core.run(FOREVER) == plain.run(FOREVER)
+
+    assert core.fault == plain.fault
+    assert bytes(core.ram) == bytes(plain.ram)
+
+
+def aliases() -> Core:
+    """Return a guest that clears an accessed bit of its own code's page, which is cached no more, without a flush."""
+    reads = "".join(f"mov al, [{(number << 21) + 0x7000:#x}]\n" for number in range(1, 60))
+    core = long(
+        f"mov ecx, 1000\n jmp first\n .balign 64\n first: {reads} and byte ptr [0x5038], 0xdf\n"
+        "mov ebx, [0x5038]\n or edx, ebx\n dec ecx\n jmp second\n"
+        # Two blocks that Unicorn caches in one place.
+        ".org 0x28b\n second: inc eax\n jmp first\n"
+    )
+    pages = b"".join(struct.pack("<Q", page << 12 | 0x67) for page in range(512))
+    core.ram[0x5000:0x7000] = pages * 2
+    core.ram[0x4000:0x4008] = struct.pack("<Q", 0x5067)
+    core.ram[0x4008 : 0x4000 + 8 * 60] = struct.pack("<Q", 0x6067) * 59
+    return core
+
+
+def test_counting_leaves_accessed_bits_of_page_tables_alone() -> None:
+    plain, core = aliases(), aliases()
+    core.counting = True
+
+    for branches in (50, 51, 60):
+        plain.run(branches)
+        core.run(branches)
+        assert bytes(core.ram) == bytes(plain.ram)
+
+
 # Not where the guest itself steps: steps do not end in its repeated instructions.
-@pytest.mark.parametrize("make", [GUESTS[name] for name in GUESTS if name != "single steps by the guest"])
+@pytest.mark.parametrize("make", [GUESTS[name] for name in GUESTS if "single step" not in name])
 def test_the_count_is_exact_wherever_it_is_looked_at(make: Guest) -> None:
     """At a random instruction: the count at the branch before it and the steps from there add up to it."""
     chance = random.Random(1)
@@ -205,7 +266,12 @@ def test_the_count_is_exact_wherever_it_is_looked_at(make: Guest) -> None:
 
 # Not where a single instruction writes to itself: run on from a stop there it does not get on, counting or not.
 @pytest.mark.parametrize(
-    "make", [GUESTS[name] for name in GUESTS if name != "a repeated instruction that writes to itself"]
+    "make",
+    [
+        GUESTS[name]
+        for name in GUESTS
+        if not name.endswith("to itself") and not name.endswith("to themselves")
+    ],
 )
 def test_stops_and_restores_do_not_change_the_count(make: Guest) -> None:
     unstopped, stopped = counted(make), counted(make)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import lzma
 import struct
@@ -100,7 +101,7 @@ def test_bomb_costs_no_more_memory_than_it_declares(name: str) -> None:
 def test_payload_that_declares_too_much_is_refused_before_unpacking() -> None:
     payload = PACKERS["lz4"](KERNEL[:100])[:-4] + struct.pack("<I", MAX_UNPACKED_SIZE + 1)
 
-    with pytest.raises(PayloadError, match="declares"):
+    with pytest.raises(PayloadError, match="more than"):
         unpack(payload)
 
 
@@ -114,3 +115,21 @@ def test_lz4_payload_of_empty_blocks_is_refused_at_the_first() -> None:
 def test_unknown_compression_shows_the_first_bytes() -> None:
     with pytest.raises(PayloadError, match="894c5a4f0001"):
         unpack(b"\x89LZO\x00\x01" + bytes(20))
+
+
+@pytest.mark.parametrize("name", PACKERS)
+def test_payload_that_declares_nothing_is_refused(name: str) -> None:
+    payload = PACKERS[name](KERNEL)[:-4] + bytes(4)
+
+    with pytest.raises(PayloadError, match="empty"):
+        unpack(payload)
+
+
+def test_lack_of_memory_for_the_kernel_is_not_taken_for_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("mmap.mmap", refuse)
+
+    with pytest.raises(MemoryError, match="for the kernel"):
+        unpack(KERNEL)
