@@ -40,23 +40,19 @@ def in_real(source: str, *, vector: int = 0, handler: str = "hlt") -> Guest:
 
 def in_protected(source: str, *, vector: int = 0, handler: str = "hlt") -> Guest:
     """Return the same in 32-bit mode."""
-
-    def make() -> Core:
-        core = protected(LOAD_TABLES + source)
-        put(core, HANDLER, handler, 32)
-        set_gate(core, vector, HANDLER, is_long=False, dpl=3)
-        return core
-
-    return make
+    return with_gate(source, vector, handler, is_long=False)
 
 
 def in_long(source: str, *, vector: int = 0, handler: str = "hlt") -> Guest:
     """Return the same in 64-bit mode."""
+    return with_gate(source, vector, handler, is_long=True)
 
+
+def with_gate(source: str, vector: int, handler: str, *, is_long: bool) -> Guest:
     def make() -> Core:
-        core = long(LOAD_TABLES + source)
-        put(core, HANDLER, handler, 64)
-        set_gate(core, vector, HANDLER, is_long=True, dpl=3)
+        core = (long if is_long else protected)(LOAD_TABLES + source)
+        put(core, HANDLER, handler, 64 if is_long else 32)
+        set_gate(core, vector, HANDLER, is_long=is_long, dpl=3)
         return core
 
     return make
