@@ -30,7 +30,7 @@ def bare(path: Path) -> dict[str, Any]:
     engine.ctl_set_cpu_model(UC_CPU_X86_NEHALEM)
     engine.mem_map(0, _BARE_MEMORY)
     for segment in image.segments:
-        engine.mem_write(segment.paddr, segment.data)
+        engine.mem_write(segment.paddr, bytes(segment.data))
     wall, cpu = time.perf_counter(), time.process_time()
     # No address to end at, as in revirt's core: the guest's HLT ends it.
     engine.emu_start(image.entry, _BARE_MEMORY)
