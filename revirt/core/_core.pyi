@@ -96,8 +96,9 @@ class Core:
     def counting(self) -> bool:
         """Whether instructions are counted, which changes nothing else (and takes about a third more time).
 
-        The count is exact but where a guest leaves a block in its middle whose code is not mapped any more: there the
-        whole block counts.  Setting it raises MemoryError if the host has not enough memory.
+        The count is exact but for a guest that leaves a block in its middle whose code is not mapped any more, or that
+        shuts down by leaving its memory: there the whole block counts.  Setting it raises MemoryError if the host has
+        not enough memory.
         """
 
     @counting.setter

@@ -127,12 +127,15 @@ def _unpack_none(data: Bytes) -> Iterator[Bytes]:
 
 def _unpack_gzip(data: Bytes) -> Iterator[Bytes]:
     stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    while not stream.eof:
-        part = stream.decompress(data, _CHUNK_SIZE)
-        if not part and not stream.eof:
-            raise EOFError("it is cut short")
-        yield part
-        data = stream.unconsumed_tail
+    # Piece by piece: what a call does not take of its input it copies.
+    for start in range(0, len(data), _CHUNK_SIZE):
+        piece = bytes(data[start : start + _CHUNK_SIZE])
+        while piece and not stream.eof:
+            yield stream.decompress(piece, _CHUNK_SIZE)
+            piece = stream.unconsumed_tail
+    yield stream.flush()
+    if not stream.eof:
+        raise EOFError("it is cut short")
 
 
 def _unpack_stream(stream: _Stream, data: Bytes) -> Iterator[Bytes]:
