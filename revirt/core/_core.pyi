@@ -78,6 +78,9 @@ class Core:
     def interrupt(self, vector: int, /) -> None:
         """Deliver the external interrupt *vector*, as if accepted between two instructions."""
 
+    def flush_tlb(self) -> None:
+        """Forget every translation of an address: the guest's page tables are walked again, as after a `restore`."""
+
     @property
     def branches(self) -> int:
         """Taken branches since the start of the guest: its clock."""

@@ -198,6 +198,15 @@ static PyObject *core_interrupt(CoreObject *self, PyObject *argument)
     Py_RETURN_NONE;
 }
 
+static PyObject *core_flush_tlb(CoreObject *self, PyObject *unused)
+{
+    (void)unused;
+    if (core_refuse_while_running(self))
+        return NULL;
+    uc_ctl_flush_tlb(self->core.uc);
+    Py_RETURN_NONE;
+}
+
 /* ---- devices ------------------------------------------------------------------------------------------------ */
 
 static PyObject *core_set_callbacks(CoreObject *self, PyObject *args)
@@ -352,6 +361,7 @@ static PyMethodDef CORE_METHODS[] = {
     METHOD(step, METH_O),
     METHOD(request_stop, METH_NOARGS),
     METHOD(interrupt, METH_O),
+    METHOD(flush_tlb, METH_NOARGS),
     METHOD(set_callbacks, METH_VARARGS),
     METHOD(map_mmio, METH_VARARGS),
     METHOD(set_cpuid, METH_O),

@@ -15,7 +15,8 @@ hash of the general registers there (0 for kinds that have none).
     RATE         ns per branch     -                                         gives it to the machine
 
 Digests are BLAKE2b-128; that of RAM is made from the 64-bit hashes of all pages in a row.  The hash of events is
-`revirt.log.chain`'s.  A CHECKPOINT comes right after the DIGEST of the same moment.
+`revirt.log.chain`'s.  A CHECKPOINT comes right after the DIGEST of the same moment, and flushes
+the CPU's TLB: whoever starts from the checkpoint has an empty one, too.
 
 Output is cut into events by the guest alone: at a newline, at `LINE_LIMIT` bytes, and before an event whose
 order against it matters.  So two runs with the same inputs have the same events.

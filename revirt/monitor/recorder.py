@@ -82,6 +82,7 @@ class Recorder:
     def write_checkpoint(self, number: int, state: bytes) -> None:
         """Write down that checkpoint *number* holds *state*, which the machine has saved at this moment."""
         self._write(Kind.CHECKPOINT, self.machine.moment(), number=number, data=check_of(state))
+        self.machine.core.flush_tlb()
 
     def write_end(self, reason: str) -> None:
         """Write down that the run ended, and why."""

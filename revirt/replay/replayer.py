@@ -236,6 +236,8 @@ class Replayer:
                 return (self._rate(event),)
             case Kind.RECEIVED:
                 return (Received(event.data),)
+            case Kind.CHECKPOINT:
+                self.machine.core.flush_tlb()
             case Kind.DIGEST:
                 self._compare_digest(event)
                 self._compare_chain(event)

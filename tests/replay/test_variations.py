@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from library import RecordingOf
+import stale
+from library import RecordingOf, RecordWith
 
 from revirt.image import guests
 from revirt.machine.config import ClockMode
+from revirt.monitor.console import NullConsole
 from revirt.replay import ReplaySession
 
 BUNDLED = [guest.name for guest in guests() if guest.recipe is None]
@@ -136,3 +139,16 @@ def test_replay_from_every_checkpoint(
         finish(ReplaySession(recording, checkpoint=info.number))
 
     assert len(recording.checkpoints) > 2
+
+
+def test_a_stale_translation_does_not_outlive_a_checkpoint(
+    tmp_path: Path, record_with: RecordWith, finish: Finish
+) -> None:
+    """Whoever starts from a checkpoint has no translation left: so whoever runs through one must lose them, too."""
+    with NullConsole() as console:
+        recording = record_with(stale.guest_in(tmp_path), console, "virtual", checkpoint_every=3_000)
+
+    for info in recording.checkpoints:
+        finish(ReplaySession(recording, checkpoint=info.number))
+
+    assert len(recording.checkpoints) == 4
