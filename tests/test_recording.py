@@ -31,6 +31,7 @@ from revirt.log import segment
 from revirt.log.chain import SEALED, Chain
 from revirt.log.events import Event, Kind
 from revirt.log.frame import check_of, write_whole
+from revirt.log.rows import rows_of
 from revirt.recording import (
     CheckpointInfo,
     Manifest,
@@ -569,7 +570,7 @@ def rewrite_log(path: Path, events: list[Event]) -> None:
     """Put *events* into the place of the log in *path*, in one segment with the right checks."""
     for old in (path / "log").iterdir():
         old.unlink()
-    (path / "log" / SEGMENT).write_bytes(segment.encode(0, 0, events))
+    (path / "log" / SEGMENT).write_bytes(segment.encode(0, 0, rows_of(events)))
 
 
 def test_a_machine_that_cannot_be_is_named_and_ends_no_check(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from revirt.errors import RevirtError
 from revirt.log import segment
 from revirt.log.events import Event
 from revirt.log.frame import check_of, compress_fast, decompress
+from revirt.log.rows import rows_of
 from revirt.recording import Recording
 from revirt.replay import replay
 
@@ -70,7 +71,7 @@ def flip_event(directory: Path, chance: random.Random) -> str:
         changed, what = _flip_value(events[place], chance)
         flipped = [*events[:place], changed, *events[place + 1 :]]
         try:
-            data = segment.encode(found.index, found.ordinal, flipped)
+            data = segment.encode(found.index, found.ordinal, rows_of(flipped))
         except ValueError:
             continue  # out of order, or out of range: such a log cannot be written
         _replace(path, data)
@@ -95,7 +96,7 @@ def change_events(directory: Path, change: Callable[[list[Event]], None]) -> Non
     change(events)
     for path in paths:
         path.unlink()
-    paths[0].write_bytes(segment.encode(0, 0, events))
+    paths[0].write_bytes(segment.encode(0, 0, rows_of(events)))
 
 
 def flip_state(directory: Path, chance: random.Random) -> str:

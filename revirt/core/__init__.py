@@ -32,6 +32,7 @@ from revirt.core._core import (
     STOP_STEPS,
     UNICORN_VERSION,
     Core,
+    encode_columns,
     hash_pages,
 )
 
@@ -49,6 +50,7 @@ __all__ = [
     "UNICORN_VERSION",
     "Core",
     "create_core",
+    "encode_columns",
     "hash_pages",
     "load_unicorn",
 ]

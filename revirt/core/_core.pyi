@@ -44,6 +44,12 @@ def load(library: str) -> None:
 def hash_pages(pages: bytes | bytearray | memoryview, /) -> bytes:
     """Return the 64-bit hashes of *pages* (a multiple of 4096 bytes), 8 bytes each, little-endian."""
 
+def encode_columns(rows: bytes, data: bytes, /) -> bytes:
+    """Return events, given as *rows* with their *data*, in the form that `revirt.log.columns` describes.
+
+    Raises ValueError if branches decrease or reach 2**63, or rows and data do not fit together.
+    """
+
 @final
 class Core:
     def __init__(self, ram_size: int, *, translation_buffer: int = 0, track_writes: bool = True) -> None:
@@ -183,6 +189,17 @@ class Core:
         Raises ValueError if *state* is not of this core's layout.  Otherwise its content may be anything: what a guest
         could not have set is left out.
         """
+
+    # -- noting events ------------------------------------------------------------------------------------------
+
+    def note(self, kind: int, halted: bool, checked: bool, number: int, data: bytes, /) -> int:
+        """Note an event here, at ``branches`` and ``pc``, with the `check` if *checked*; return the bytes that wait.
+
+        From callbacks only what is not *checked* can be noted.
+        """
+
+    def take_notes(self) -> tuple[bytes, bytes]:
+        """Return and forget the events noted so far: their rows, as in `revirt.log.rows`, and their data."""
 
     # -- memory -------------------------------------------------------------------------------------------------
 

@@ -244,6 +244,9 @@ const char *cpu_layout_find(Core *core);
 void cpu_load(Core *core);
 void cpu_store(Core *core);
 
+/* A hash of the general registers and the flags. */
+uint16_t cpu_check(Core *core);
+
 typedef enum { MODE_REAL, MODE_PROTECTED, MODE_LONG } CpuMode;
 typedef struct {
     CpuMode mode;

@@ -51,6 +51,15 @@ void cpu_store(Core *core)
     UC(context_restore)(core->uc, core->context);
 }
 
+uint16_t cpu_check(Core *core)
+{
+    cpu_load(core);
+    uint64_t hash = cpu_reg(core, UC_X86_REG_RFLAGS);
+    for (int i = 0; i < GENERAL_REGISTERS; i++)
+        hash = (hash ^ core->cpu->regs[i]) * 0x9e3779b97f4a7c15 ^ hash >> 29;
+    return (uint16_t)((hash ^ hash >> 32) >> 16);
+}
+
 /* ---- layout ------------------------------------------------------------------------------------------------ */
 
 static const uint64_t MARKERS[4] = {0x1122334455667788, 0x99aabbccddeeff01, 0x0badcafe12345678, 0x5eed5eed00c0ffee};

@@ -114,6 +114,7 @@ static void core_dealloc(CoreObject *self)
     PyObject_GC_UnTrack(self);
     if (unicorn.open != NULL && self->core.ram_size != 0)
         engine_deinit(&self->core);
+    journal_deinit(&self->journal);
     for (int i = 0; i < CALLBACKS; i++)
         Py_CLEAR(self->callbacks[i]);
     Py_CLEAR(self->error);
@@ -375,6 +376,8 @@ static PyMethodDef CORE_METHODS[] = {
     METHOD(written, METH_VARARGS),
     METHOD(translate, METH_O),
     METHOD(scan, METH_NOARGS),
+    METHOD(note, METH_FASTCALL),
+    METHOD(take_notes, METH_NOARGS),
     METHOD(take_changed, METH_NOARGS),
     METHOD(read_pages, METH_O),
     METHOD(write_pages, METH_VARARGS),
@@ -461,6 +464,7 @@ static PyObject *module_hash_pages(PyObject *module, PyObject *argument)
 static PyMethodDef MODULE_METHODS[] = {
     {"load", module_load, METH_O, NULL},
     {"hash_pages", module_hash_pages, METH_O, NULL},
+    {"encode_columns", module_encode_columns, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,4 +1,4 @@
-/* The Python type, for its two sources. */
+/* The Python type, for its sources. */
 #ifndef REVIRT_MODULE_H
 #define REVIRT_MODULE_H
 
@@ -13,8 +13,22 @@ enum { UNICORN_MAJOR = 2, UNICORN_MINOR = 1, UNICORN_PATCH = 4 };
 enum { PORT_IN, PORT_OUT, MMIO_READ, MMIO_WRITE, CALLBACKS };
 
 typedef struct {
+    uint8_t kind, halted;
+    uint16_t check;
+    uint32_t size; /* of the data */
+    uint64_t branches, pc, number;
+} Row;
+
+typedef struct {
+    Row *rows;
+    uint8_t *data;
+    size_t count, data_size, rows_room, data_room;
+} Journal;
+
+typedef struct {
     PyObject_HEAD
     Core core;
+    Journal journal;
     PyObject *callbacks[CALLBACKS];
     PyObject *error; /* what a callback raised, to be raised from run() */
     PyThreadState *thread; /* while the guest runs without the GIL */
@@ -40,5 +54,12 @@ PyObject *core_take_changed(CoreObject *self, PyObject *unused);
 PyObject *core_read_pages(CoreObject *self, PyObject *numbers);
 PyObject *core_write_pages(CoreObject *self, PyObject *args);
 int core_getbuffer(CoreObject *self, Py_buffer *view, int flags);
+
+/* ---- journal.c ---------------------------------------------------------------------------------------------- */
+
+PyObject *core_note(CoreObject *self, PyObject *const *args, Py_ssize_t count);
+PyObject *core_take_notes(CoreObject *self, PyObject *unused);
+void journal_deinit(Journal *journal);
+PyObject *module_encode_columns(PyObject *module, PyObject *args);
 
 #endif

@@ -94,11 +94,7 @@ PyObject *core_check(CoreObject *self, PyObject *unused)
     (void)unused;
     if (core_refuse_while_running(self))
         return NULL;
-    cpu_load(&self->core);
-    uint64_t hash = cpu_reg(&self->core, UC_X86_REG_RFLAGS);
-    for (int i = 0; i < GENERAL_REGISTERS; i++)
-        hash = (hash ^ self->core.cpu->regs[i]) * 0x9e3779b97f4a7c15 ^ hash >> 29;
-    return PyLong_FromUnsignedLong((hash ^ hash >> 32) >> 16 & 0xffff);
+    return PyLong_FromUnsignedLong(cpu_check(&self->core));
 }
 
 /* ---- saved states ------------------------------------------------------------------------------------------- */

@@ -14,11 +14,11 @@ import struct
 from hashlib import blake2b
 
 from revirt.log.events import Event, Kind
+from revirt.log.rows import Rows, rows_of
 
 SEALED = frozenset({Kind.DIGEST, Kind.END})
 """Kinds of event that carry the hash."""
 
-_FIELDS = struct.Struct("<BQ?QHQI")
 _VALUE = struct.Struct("<Q")
 
 
@@ -26,27 +26,31 @@ class Chain:
     """The hash of a log's events so far; *value* is that of the event it goes on from, 0 at the beginning."""
 
     def __init__(self, value: int = 0) -> None:
-        self._hash = blake2b(_VALUE.pack(value), digest_size=_VALUE.size)
+        self._begin(value)
 
     def add(self, event: Event) -> None:
         """Take in *event*, which carries no hash; raises ValueError if one of its fields is outside its range."""
-        kind, branches, halted, pc, check, number, data = event
-        try:
-            fields = _FIELDS.pack(kind, branches, halted, pc, check, number, len(data))
-        except struct.error as error:
-            raise ValueError(f"no log can hold {event._replace(data=data[:16])}: {error}") from error
-        self._hash.update(fields)
-        self._hash.update(data)
+        self.add_rows(rows_of([event]))
+
+    def add_rows(self, rows: Rows) -> None:
+        """Take in events that carry no hash."""
+        self._rows.update(rows.rows)
+        self._data.update(rows.data)
 
     def seal(self, event: Event) -> Event:
         """Take in *event* and return it carrying the hash: 64 bits, as its number."""
         self.add(event._replace(number=0))
-        (value,) = _VALUE.unpack(self._hash.digest())
-        self._hash = blake2b(_VALUE.pack(value), digest_size=_VALUE.size)
+        whole = _VALUE.pack(self._value) + self._rows.digest() + self._data.digest()
+        (value,) = _VALUE.unpack(blake2b(whole, digest_size=_VALUE.size).digest())
+        self._begin(value)
         return event._replace(number=value)
 
     def copy(self) -> Chain:
         """Return a chain that goes on from here on its own."""
-        copy = Chain()
-        copy._hash = self._hash.copy()
+        copy = Chain(self._value)
+        copy._rows, copy._data = self._rows.copy(), self._data.copy()
         return copy
+
+    def _begin(self, value: int) -> None:
+        self._value = value
+        self._rows, self._data = blake2b(), blake2b()

@@ -30,11 +30,10 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise, repeat
 
 from revirt.log.events import Event, Kind
+from revirt.log.rows import Rows
 
 MAX_EVENTS = 1 << 16
 """Most events in one run."""
-MAX_DATA = 8 << 20
-"""Most bytes of data that one event may carry."""
 RAW_LIMIT = 16 << 20
 """Most bytes that the columns of one run may take."""
 
@@ -42,26 +41,20 @@ _MASK = (1 << 64) - 1
 _KINDS = frozenset(int(kind) for kind in Kind)
 
 
-def encode(events: Sequence[Event]) -> bytes:
-    """Return *events* (1 to ``MAX_EVENTS``, branches never decreasing) as columns.
+def encode(rows: Rows) -> bytes:
+    """Return the events in *rows* (1 to ``MAX_EVENTS``) as columns.
 
-    Raises ValueError for events that are out of order, of an unknown kind, or have a value outside its range.
+    Raises ValueError for events that are out of order, of an unknown kind, or too far in branches.
     """
-    if not 0 < len(events) <= MAX_EVENTS:
-        raise ValueError(f"{len(events)} events in one run")
-    tables: dict[int, list[Event]] = {}
-    before = 0
-    for event in events:
-        if event.branches < before:
-            raise ValueError(f"event at {event.branches} branches after one at {before}")
-        if event.kind not in _KINDS:
-            raise ValueError(f"unknown kind of event {event.kind}")
-        before = event.branches
-        tables.setdefault(event.kind, []).append(event)
-    parts = [bytes(event.kind for event in events)]
-    parts += [_encode_table(kind, tables[kind]) for kind in sorted(tables)]
-    parts += [event.data for kind in sorted(tables) for event in tables[kind]]
-    return b"".join(parts)
+    # Only whoever writes needs the core: a log is read without it.
+    from revirt.core import encode_columns
+
+    if not 0 < rows.count <= MAX_EVENTS:
+        raise ValueError(f"{rows.count} events in one run")
+    unknown = rows.kinds.translate(None, bytes(_KINDS))
+    if unknown:
+        raise ValueError(f"unknown kind of event {unknown[0]}")
+    return encode_columns(rows.rows, rows.data)
 
 
 def decode(raw: bytes, count: int) -> list[Event]:
@@ -82,29 +75,6 @@ def decode(raw: bytes, count: int) -> list[Event]:
     if any(later.branches < earlier.branches for earlier, later in pairwise(merged)):
         raise ValueError("events out of order")
     return merged
-
-
-def _encode_table(kind: int, events: list[Event]) -> bytes:
-    moments = [event.branches * 2 + event.halted for event in events]
-    numbers = [event.number for event in events]
-    for name, values, limit in (
-        ("branches", moments, _MASK),
-        ("pc", [event.pc for event in events], _MASK),
-        ("check", [event.check for event in events], 0xFFFF),
-        ("number", numbers, _MASK),
-        ("size of data", [len(event.data) for event in events], MAX_DATA),
-    ):
-        if not (min(values) >= 0 and max(values) <= limit):
-            raise ValueError(f"{name} of an event is outside 0..{limit:#x}")
-    return b"".join(
-        (
-            _column(_fold(_differences(_differences(moments)))),
-            _column(_fold(_differences([event.pc for event in events]))),
-            _column([event.check for event in events]),
-            _column(_fold(_differences(_differences(numbers))) if kind == Kind.CLOCK else numbers),
-            _column([len(event.data) for event in events]),
-        )
-    )
 
 
 _Table = tuple[list[int], list[int], list[int], list[int], list[int]]
@@ -129,30 +99,12 @@ def _decode_events(kind: int, table: _Table, source: _Source) -> Iterator[Event]
     return map(Event, repeat(Kind(kind)), branches, halted, pcs, checks, numbers, data)
 
 
-def _differences(values: list[int]) -> list[int]:
-    return [later - earlier for earlier, later in zip([0, *values], values, strict=False)]
-
-
 def _sums(differences: Iterator[int]) -> list[int]:
     return [value & _MASK for value in accumulate(differences)]
 
 
-def _fold(differences: list[int]) -> list[int]:
-    wrapped = [((value + (1 << 63)) & _MASK) - (1 << 63) for value in differences]
-    return [value << 1 if value >= 0 else ~(value << 1) for value in wrapped]
-
-
 def _unfold(values: Sequence[int]) -> Iterator[int]:
     return ((value >> 1) ^ -(value & 1) for value in values)
-
-
-def _column(values: list[int]) -> bytes:
-    width = (max(values).bit_length() + 7) // 8
-    words = array("Q", values)
-    if sys.byteorder == "big":
-        words.byteswap()
-    whole = words.tobytes()
-    return bytes((width,)) + b"".join(whole[plane::8] for plane in range(width))
 
 
 class _Source:

@@ -57,7 +57,7 @@ def check_of(*parts: bytes | memoryview) -> bytes:
 
 def compress_small(raw: bytes) -> bytes:
     """Return *raw* as an LZ4 block made with effort: for the log, of which there is little."""
-    block: bytes = lz4.block.compress(raw, mode="high_compression", compression=9, store_size=False)
+    block: bytes = lz4.block.compress(raw, mode="high_compression", compression=4, store_size=False)
     return block if raw else b""
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from revirt.errors import CorruptError
 from revirt.log import columns
 from revirt.log.events import Event
 from revirt.log.frame import Frame, Header, compress_small, read_file, read_start, stored_limit
+from revirt.log.rows import Rows
 
 FRAME = Frame(b"RVRTSEGM", 1, struct.Struct("<IIQQQ"), columns.RAW_LIMIT)
 _NAME = re.compile(r"(\d{8})\.seg", re.ASCII)
@@ -45,13 +45,14 @@ class Segment:
     size: int
 
 
-def encode(index: int, ordinal: int, events: Sequence[Event]) -> bytes:
-    """Return the segment number *index*, whose first event is the *ordinal*-th of the log.
+def encode(index: int, ordinal: int, rows: Rows) -> bytes:
+    """Return *rows* as the segment number *index*, whose first event is the *ordinal*-th of the log.
 
     Raises ValueError.
     """
-    fields = (index, len(events), ordinal, events[0].branches, events[-1].branches)
-    header, stored = FRAME.encode(fields, columns.encode(events), compress_small)
+    raw = columns.encode(rows)
+    fields = (index, rows.count, ordinal, rows.first_branches, rows.last_branches)
+    header, stored = FRAME.encode(fields, raw, compress_small)
     return header + stored
 
 

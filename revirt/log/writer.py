@@ -2,8 +2,8 @@
 them.
 
 Rules:
-- Appending costs a list append under a lock.  If the disk cannot follow, the guest waits; no event is
-  dropped.
+- Events wait as rows, where they were noted, and are drawn from there: noting one takes no lock.  If the disk
+  cannot follow, the guest waits; no event is dropped.
 - Everything is written in the order in which it was handed over, events and `submit`-ted jobs alike.  So
   files that a job writes are there before any segment with later events.
 - What waited a second is written, but small segments pack badly: the last one grows, by being replaced as a
@@ -21,9 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from revirt.errors import HostError
-from revirt.log import columns, segment
-from revirt.log.events import Event
+from revirt.log import segment
 from revirt.log.frame import write_whole
+from revirt.log.rows import Rows, join
 
 SEGMENT_SECONDS = 1.0
 """Host time after which waiting events become a segment."""
@@ -34,10 +34,14 @@ GROWTH_LIMIT = 128 << 10
 QUEUE_SIZE = 64 << 20
 """Bytes that may wait for the disk before whoever hands over more has to wait, too."""
 
-# Rough size of an event without data in memory: what bounds the queue, not what is stored.
-_EVENT_SIZE = 32
-
 Job = Callable[[], None]
+Source = Callable[[], Rows]
+
+_NOTHING = Rows(b"", b"")
+
+
+def _nothing() -> Rows:
+    return _NOTHING
 
 
 class LogWriter:
@@ -46,22 +50,22 @@ class LogWriter:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._changed = threading.Condition(threading.Lock())
-        self._waiting: list[Event] = []
+        self._source: Source = _nothing
+        self._waiting: list[Rows] = []
         self._waiting_size = 0
-        self._due = 0.0
+        self._due = time.monotonic() + SEGMENT_SECONDS
         self._jobs: deque[tuple[Job, int]] = deque()
         self._queued_size = 0
         self._closing = False
         self._ended = False
         self._failure: Exception | None = None
-        # The last segment (writing thread): its events, their rough size, and its size on disk.
+        # The last segment (writing thread): its events, and its size on disk.
         self._index = 0
-        self._last: list[Event] = []
-        self._last_size = 0
+        self._last = _NOTHING
         self._last_stored = 0
         self._last_branches = 0
         self.events = 0
-        """Events appended so far."""
+        """Events handed over so far."""
         self.written = 0
         """Events on disk so far."""
         self.size = 0
@@ -69,24 +73,28 @@ class LogWriter:
         self._thread = threading.Thread(target=self._work, name="revirt-log", daemon=True)
         self._thread.start()
 
-    def append(self, event: Event) -> None:
-        """Add *event* to the log.
+    def draw_from(self, source: Source) -> None:
+        """Take events from *source* too: it returns what waits there and forgets it.
 
-        Raises HostError if the log could not be written, and ValueError if an event before this one was
-        malformed or this one has more than ``columns.MAX_DATA`` bytes of data.
+        It is called before anything is taken that is handed over here, and every ``SEGMENT_SECONDS``; from any thread,
+        never from two at once.
         """
-        size = len(event.data)
-        if size > columns.MAX_DATA:
-            raise ValueError(f"an event with {size} bytes of data")
+        self._source = source
+
+    def draw(self) -> None:
+        """Take what waits in the source now; raises as `append`."""
+        self.append(_NOTHING)
+
+    def append(self, rows: Rows) -> None:
+        """Add *rows* to the log.
+
+        Raises HostError if the log could not be written, and ValueError if an event before these was malformed.
+        """
         with self._changed:
-            if not self._waiting:
-                self._check_open()
-                self._due = time.monotonic() + SEGMENT_SECONDS
-                self._changed.notify_all()
-            self._waiting.append(event)
-            self._waiting_size += _EVENT_SIZE + size
-            self.events += 1
-            if self._waiting_size >= SEGMENT_SIZE or len(self._waiting) >= columns.MAX_EVENTS:
+            self._check_open()
+            self._draw()
+            self._add(rows)
+            if self._waiting_size >= SEGMENT_SIZE:
                 self._cut()
                 self._wait_for_room()
 
@@ -98,6 +106,7 @@ class LogWriter:
         """
         with self._changed:
             self._check_open()
+            self._draw()
             self._cut()
             self._enqueue(lambda: self._finish_segment(job), size)
             self._wait_for_room()
@@ -111,14 +120,25 @@ class LogWriter:
         with self._changed:
             is_first = not self._closing
             if is_first:
-                self._cut()
                 self._closing = True
+                self._draw()
+                self._cut()
                 self._changed.notify_all()
             # Not by Thread.join: until Python 3.13, one that is interrupted takes a live thread for ended.
             while not self._ended:
                 self._changed.wait()
         if is_first and self._failure is not None:
             raise self._failure
+
+    def _draw(self) -> None:
+        """Take what waits in the source (lock held)."""
+        self._add(self._source())
+
+    def _add(self, rows: Rows) -> None:
+        if rows.rows:
+            self._waiting.append(rows)
+            self._waiting_size += rows.size
+            self.events += rows.count
 
     def _check_open(self) -> None:
         if self._failure is not None:
@@ -128,11 +148,11 @@ class LogWriter:
 
     def _cut(self) -> None:
         """Queue the waiting events as a segment (lock held)."""
+        self._due = time.monotonic() + SEGMENT_SECONDS
         if not self._waiting:
             return
-        events, self._waiting = self._waiting, []
-        size, self._waiting_size = self._waiting_size, 0
-        self._enqueue(lambda: self._write(events, size), size)
+        rows, self._waiting, self._waiting_size = join(self._waiting), [], 0
+        self._enqueue(lambda: self._write(rows), rows.size)
 
     def _enqueue(self, job: Job, size: int) -> None:
         self._jobs.append((job, size))
@@ -146,23 +166,23 @@ class LogWriter:
 
     def _finish_segment(self, job: Job) -> None:
         """Run *job*; events after it go into another segment than those before it (writing thread)."""
-        self._index += bool(self._last)
-        self._last, self._last_size, self._last_stored = [], 0, 0
+        self._index += bool(self._last.rows)
+        self._last, self._last_stored = _NOTHING, 0
         job()
 
-    def _write(self, events: list[Event], size: int) -> None:
-        """Write *events*, of that rough *size*, into the last segment or one after it (writing thread)."""
-        if self._last and self._last_size + size > GROWTH_LIMIT:
+    def _write(self, rows: Rows) -> None:
+        """Write *rows* into the last segment or one after it (writing thread)."""
+        if self._last.rows and self._last.size + rows.size > GROWTH_LIMIT:
             self._finish_segment(lambda: None)
-        if events[0].branches < self._last_branches:
-            raise ValueError(f"event at {events[0].branches} branches after one at {self._last_branches}")
-        whole = self._last + events
+        if rows.first_branches < self._last_branches:
+            raise ValueError(f"event at {rows.first_branches} branches after one at {self._last_branches}")
+        whole = join((self._last, rows))
         path = self._directory / segment.file_name(self._index)
-        stored = write_whole(path, segment.encode(self._index, self.written - len(self._last), whole))
+        stored = write_whole(path, segment.encode(self._index, self.written - self._last.count, whole))
         self.size += stored - self._last_stored
-        self.written += len(events)
-        self._last_branches = events[-1].branches
-        self._last, self._last_size, self._last_stored = whole, self._last_size + size, stored
+        self.written += rows.count
+        self._last_branches = rows.last_branches
+        self._last, self._last_stored = whole, stored
 
     def _work(self) -> None:
         try:
@@ -192,11 +212,9 @@ class LogWriter:
         while not self._jobs:
             if self._closing:
                 return None
-            patience = self._due - time.monotonic() if self._waiting else None
-            if patience is not None and patience <= 0:
+            if not self._changed.wait(max(0.0, self._due - time.monotonic())):
+                self._draw()
                 self._cut()
-            else:
-                self._changed.wait(patience)
         return self._jobs.popleft()
 
     def _run(self, job: Job) -> Exception | None:

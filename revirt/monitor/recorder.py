@@ -5,29 +5,55 @@ One of the two files (with `revirt.replay.replayer`) where machine inputs and lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from revirt.log.chain import Chain
 from revirt.log.events import LINE_LIMIT, Event, Kind
 from revirt.log.frame import check_of
+from revirt.log.rows import Rows
+from revirt.log.writer import Source
 from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Inputs, Moment, Received
 from revirt.machine.machine import Digest, Machine
 
+NOTES_SIZE = 1 << 18
+"""Bytes of notes at which the log takes them over."""
+
+_INTERRUPT, _TRANSMITTED = int(Kind.INTERRUPT), int(Kind.TRANSMITTED)
+
+
+class Log(Protocol):
+    """What a recorder needs of a `RecordingWriter`."""
+
+    def append(self, event: Event) -> None:
+        """Add *event*, behind what waits in the source."""
+
+    def draw_from(self, source: Source) -> None:
+        """Take events from *source* too."""
+
+    def draw(self) -> None:
+        """Take what waits in the source now."""
+
 
 class Recorder:
-    """Implements `Inputs` by asking *inner*; passes every event to *append*."""
+    """Implements `Inputs` by asking *inner*; writes every event to *log*.
 
-    def __init__(self, inner: Inputs, append: Callable[[Event], None]) -> None:
+    Events are noted by the core; the log draws them from there now and then.
+    """
+
+    def __init__(self, inner: Inputs, log: Log) -> None:
         self._inner = inner
-        self._append = append
+        self._log = log
         self._line = bytearray()
         self._chain = Chain()
         self._machine: Machine | None = None
-        self.event_count = 0
+        self.horizon = inner.horizon
 
     def attach(self, machine: Machine) -> None:
         """Take the machine whose positions are written down."""
         self._machine = machine
+        self._note = machine.core.note
+        self._log.draw_from(self._take_notes)
 
     @property
     def machine(self) -> Machine:
@@ -36,10 +62,6 @@ class Recorder:
         return self._machine
 
     # -- Inputs ------------------------------------------------------------------------------------------------
-
-    def horizon(self, branches: int) -> int:
-        """Return the inner inputs' horizon."""
-        return self._inner.horizon(branches)
 
     def arrivals(self, moment: Moment) -> Sequence[Arrival]:
         """Return what arrives, written down."""
@@ -56,9 +78,7 @@ class Recorder:
 
     def interrupted(self, moment: Moment, vector: int) -> None:
         """Write down that the CPU accepted an interrupt."""
-        # The most frequent of all events by far: in one piece.
-        check = self.machine.core.check()
-        self._emit(Event(Kind.INTERRUPT, moment.branches, moment.halted, moment.pc, check, vector))
+        self._emit(_INTERRUPT, moment.halted, True, vector)
 
     def transmitted(self, character: bytes) -> None:
         """Write down a line of output when it is complete."""
@@ -66,8 +86,7 @@ class Recorder:
         line = self._line
         line += character
         if character == b"\n" or len(line) == LINE_LIMIT:
-            core = self.machine.core
-            self._emit(Event(Kind.TRANSMITTED, core.branches, False, core.pc, 0, 0, bytes(line)))
+            self._emit(_TRANSMITTED, False, False, 0, bytes(line))
             line.clear()
 
     # -- for the session ---------------------------------------------------------------------------------------
@@ -81,7 +100,7 @@ class Recorder:
 
     def write_checkpoint(self, number: int, state: bytes) -> None:
         """Write down that checkpoint *number* holds *state*, which the machine has saved at this moment."""
-        self._write(Kind.CHECKPOINT, self.machine.moment(), number=number, data=check_of(state))
+        self._emit(Kind.CHECKPOINT, self.machine.halted, True, number, check_of(state))
         self.machine.core.flush_tlb()
 
     def write_end(self, reason: str) -> None:
@@ -94,13 +113,13 @@ class Recorder:
         for arrival in arrivals:
             match arrival:
                 case ClockReading(ns):
-                    self._write(Kind.CLOCK, moment, number=ns)
+                    self._emit(Kind.CLOCK, moment.halted, True, ns)
                 case ClockRate(ns_per_branch):
-                    self._write(Kind.RATE, moment, number=ns_per_branch)
+                    self._emit(Kind.RATE, moment.halted, True, ns_per_branch)
                 case Received(data):
                     self._flush_line(moment)
                     self._write_time(moment)
-                    self._write(Kind.RECEIVED, moment, data=data)
+                    self._emit(Kind.RECEIVED, moment.halted, True, 0, data)
                 case Halt():
                     pass
 
@@ -109,25 +128,23 @@ class Recorder:
         timer and does not branch.
         """
         if moment.halted and self.machine.config.clock == "virtual":
-            self._write(Kind.CLOCK, moment, number=self.machine.clock.now_ns)
+            self._emit(Kind.CLOCK, True, True, self.machine.clock.now_ns)
 
     def _flush_line(self, moment: Moment) -> None:
         if self._line:
-            self._emit(
-                Event(Kind.TRANSMITTED, moment.branches, moment.halted, moment.pc, data=bytes(self._line))
-            )
+            self._emit(_TRANSMITTED, moment.halted, False, 0, bytes(self._line))
             self._line.clear()
 
-    def _write(self, kind: Kind, moment: Moment, *, number: int = 0, data: bytes = b"") -> None:
-        check = self.machine.core.check()
-        self._emit(Event(kind, moment.branches, moment.halted, moment.pc, check, number, data))
+    def _emit(self, kind: int, halted: bool, checked: bool, number: int, data: bytes = b"") -> None:
+        if self._note(kind, halted, checked, number, data) >= NOTES_SIZE:
+            self._log.draw()
 
     def _write_sealed(self, kind: Kind, moment: Moment, data: bytes) -> None:
+        self._log.draw()  # the hash is taken of everything before
         event = Event(kind, moment.branches, moment.halted, moment.pc, self.machine.core.check(), 0, data)
-        self._append(self._chain.seal(event))
-        self.event_count += 1
+        self._log.append(self._chain.seal(event))
 
-    def _emit(self, event: Event) -> None:
-        self._chain.add(event)
-        self._append(event)
-        self.event_count += 1
+    def _take_notes(self) -> Rows:
+        rows = Rows(*self.machine.core.take_notes())
+        self._chain.add_rows(rows)
+        return rows

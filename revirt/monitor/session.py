@@ -110,7 +110,7 @@ def record(
         machine.load(boot)
         return _run(machine, live, None, options, on_start)
     with RecordingWriter.create(directory, _describe(guest, config, command)) as writer:
-        recorder = Recorder(live, writer.append)
+        recorder = Recorder(live, writer)
         machine = _build(config, recorder, options)
         machine.load(boot)
         recorder.attach(machine)
@@ -181,7 +181,7 @@ class _Recording:
             halted=moment.halted,
             pc=moment.pc,
             guest_ns=machine.clock.now_ns,
-            event=self.recorder.event_count,
+            event=self.writer.events,
         )
         state = machine.save()
         self.writer.add_checkpoint(info, state, _changed_pages(machine))

@@ -16,7 +16,8 @@ from revirt.checkpoint import CheckpointInfo, CheckpointWriter
 from revirt.errors import HostError, RecordingExistsError
 from revirt.log.events import Event, Kind
 from revirt.log.frame import write_whole
-from revirt.log.writer import LogWriter
+from revirt.log.rows import rows_of
+from revirt.log.writer import LogWriter, Source
 from revirt.recording import layout, manifest, store
 from revirt.recording.manifest import Manifest, RecordingState
 
@@ -84,7 +85,15 @@ class RecordingWriter:
         """
         if event.kind is Kind.CHECKPOINT and event.number >= self.checkpoints:
             raise ValueError(f"checkpoint {event.number} was not added before its event")
-        self._log.append(event)
+        self._log.append(rows_of([event]))
+
+    def draw_from(self, source: Source) -> None:
+        """Take events from *source* too, as `LogWriter.draw_from` does."""
+        self._log.draw_from(source)
+
+    def draw(self) -> None:
+        """Take what waits in the source now; raises HostError if something could not be written."""
+        self._log.draw()
 
     def add_checkpoint(
         self, info: CheckpointInfo, state: bytes, batches: Iterable[tuple[bytes, bytes]]

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from revirt.log import columns, segment
 from revirt.log.events import Event, Kind
+from revirt.log.rows import rows_of
 
 U64 = st.integers(0, 2**64 - 1)
 
@@ -27,7 +28,7 @@ EVENTS = st.lists(
 
 @given(EVENTS)
 def test_any_events_come_back_as_they_were(events: list[Event]) -> None:
-    decoded = columns.decode(columns.encode(events), len(events))
+    decoded = columns.decode(columns.encode(rows_of(events)), len(events))
 
     assert decoded == events
     assert all(type(event.kind) is Kind and type(event.halted) is bool for event in decoded)
@@ -48,38 +49,43 @@ def test_a_steady_timer_costs_next_to_nothing() -> None:
         Event(Kind.INTERRUPT, 400_000 * tick, False, 0xFFFF_FFFF_8100_0000, 0, 48) for tick in range(1000)
     ]
 
-    assert len(segment.encode(0, 0, timer)) < 250
+    assert len(segment.encode(0, 0, rows_of(timer))) < 250
 
 
 @pytest.mark.parametrize(
-    ("event", "problem"),
+    "event",
     [
-        (Event(Kind.CLOCK, 2**63, False, 0), "branches"),
-        (Event(Kind.CLOCK, 0, False, 2**64), "pc"),
-        (Event(Kind.CLOCK, 0, False, 0, 0x10000), "check"),
-        (Event(Kind.CLOCK, 0, False, 0, 0, -1), "number"),
-        (Event(Kind.CLOCK, 0, False, -1), "pc"),
+        Event(Kind.CLOCK, 2**64, False, 0),
+        Event(Kind.CLOCK, 0, False, 2**64),
+        Event(Kind.CLOCK, 0, False, 0, 0x10000),
+        Event(Kind.CLOCK, 0, False, 0, 0, -1),
+        Event(Kind.CLOCK, 0, False, -1),
     ],
 )
-def test_a_value_outside_its_range_is_refused(event: Event, problem: str) -> None:
-    with pytest.raises(ValueError, match=problem):
-        columns.encode([event])
+def test_a_value_outside_its_range_is_refused(event: Event) -> None:
+    with pytest.raises(ValueError, match="no log can hold"):
+        rows_of([event])
+
+
+def test_more_branches_than_a_log_can_hold_are_refused() -> None:
+    with pytest.raises(ValueError, match="at 9223372036854775808 branches"):
+        columns.encode(rows_of([Event(Kind.CLOCK, 2**63, False, 0)]))
 
 
 def test_events_that_go_back_are_refused() -> None:
     with pytest.raises(ValueError, match="at 4 branches after one at 5"):
-        columns.encode([Event(Kind.CLOCK, 5, False, 0), Event(Kind.CLOCK, 4, False, 0)])
+        columns.encode(rows_of([Event(Kind.CLOCK, 5, False, 0), Event(Kind.CLOCK, 4, False, 0)]))
 
 
 def test_no_events_and_too_many_are_refused() -> None:
     with pytest.raises(ValueError, match="0 events"):
-        columns.encode([])
+        columns.encode(rows_of([]))
     with pytest.raises(ValueError, match="65537 events"):
-        columns.encode([Event(Kind.CLOCK, 0, False, 0)] * (columns.MAX_EVENTS + 1))
+        columns.encode(rows_of([Event(Kind.CLOCK, 0, False, 0)] * (columns.MAX_EVENTS + 1)))
 
 
 def test_bytes_behind_the_last_column_are_refused() -> None:
-    raw = columns.encode([Event(Kind.RECEIVED, 1, True, 2, 3, 4, b"five")])
+    raw = columns.encode(rows_of([Event(Kind.RECEIVED, 1, True, 2, 3, 4, b"five")]))
 
     with pytest.raises(ValueError, match="1 bytes after"):
         columns.decode(raw + b"\0", 1)
@@ -87,7 +93,7 @@ def test_bytes_behind_the_last_column_are_refused() -> None:
 
 def test_every_cut_of_the_columns_is_refused() -> None:
     raw = columns.encode(
-        [Event(Kind.RECEIVED, 1, True, 2, 3, 4, b"five"), Event(Kind.CLOCK, 9, False, 7, 0, 8)]
+        rows_of([Event(Kind.RECEIVED, 1, True, 2, 3, 4, b"five"), Event(Kind.CLOCK, 9, False, 7, 0, 8)])
     )
 
     for size in range(len(raw)):
@@ -110,4 +116,4 @@ def test_data_of_sizes_that_do_not_exist_is_not_allocated() -> None:
 
 def test_an_unknown_kind_is_not_written() -> None:
     with pytest.raises(ValueError, match="unknown kind of event 99"):
-        columns.encode([Event(99, 0, False, 0)])  # type: ignore[arg-type]
+        columns.encode(rows_of([Event(99, 0, False, 0)]))  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from revirt.log import columns, segment, writer
 from revirt.log.events import Event, Kind
 from revirt.log.frame import list_directory
 from revirt.log.reader import LogReader
+from revirt.log.rows import MAX_DATA, Rows, rows_of
 from revirt.log.writer import LogWriter
 
 
@@ -26,7 +27,7 @@ def wait_for(event: threading.Event) -> None:
 
 def append_many(log: LogWriter, count: int) -> None:
     for branches in range(count):
-        log.append(tick(branches))
+        log.append(rows_of([tick(branches)]))
 
 
 def wait_until_written(log: LogWriter, count: int) -> None:
@@ -41,7 +42,7 @@ def write_log(directory: Path, events: list[Event], cuts: frozenset[int] = froze
     for index, event in enumerate(events):
         if index in cuts:
             log.submit(lambda: None, 0)
-        log.append(event)
+        log.append(rows_of([event]))
     log.close()
 
 
@@ -73,16 +74,13 @@ def test_large_data_cuts_a_segment(tmp_path: Path) -> None:
     assert [each.count for each in LogReader(tmp_path).segments] == [2, 2, 1]
 
 
-def test_an_event_with_too_much_data_is_refused(tmp_path: Path) -> None:
-    log = LogWriter(tmp_path)
-
+def test_an_event_with_too_much_data_is_refused() -> None:
     with pytest.raises(ValueError, match="bytes of data"):
-        log.append(Event(Kind.RECEIVED, 0, False, 0, data=bytes(columns.MAX_DATA + 1)))
-    log.close()
+        rows_of([Event(Kind.RECEIVED, 0, False, 0, data=bytes(MAX_DATA + 1))])
 
 
 def test_waiting_events_are_written_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "SEGMENT_SECONDS", 0.0)
+    monkeypatch.setattr(writer, "SEGMENT_SECONDS", 0.01)
     written = threading.Event()
     write_whole = writer.write_whole
 
@@ -94,7 +92,7 @@ def test_waiting_events_are_written_after_a_while(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(writer, "write_whole", write_and_tell)
     log = LogWriter(tmp_path)
 
-    log.append(tick(1))
+    log.append(rows_of([tick(1)]))
 
     assert written.wait(30)
     assert list(LogReader(tmp_path).events()) == [tick(1)]
@@ -102,14 +100,14 @@ def test_waiting_events_are_written_after_a_while(tmp_path: Path, monkeypatch: p
 
 
 def test_a_small_segment_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "SEGMENT_SECONDS", 0.0)
+    monkeypatch.setattr(writer, "SEGMENT_SECONDS", 0.01)
     log = LogWriter(tmp_path)
 
-    log.append(tick(1))
+    log.append(rows_of([tick(1)]))
     wait_until_written(log, 1)
     before = LogReader(tmp_path)
     assert before.count == 1
-    log.append(tick(2))
+    log.append(rows_of([tick(2)]))
     wait_until_written(log, 2)
     log.close()
 
@@ -120,12 +118,12 @@ def test_a_small_segment_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_segment_grows_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "SEGMENT_SECONDS", 0.0)
+    monkeypatch.setattr(writer, "SEGMENT_SECONDS", 0.01)
     monkeypatch.setattr(writer, "GROWTH_LIMIT", 100)
     log = LogWriter(tmp_path)
 
     for branches in range(7):
-        log.append(tick(branches))
+        log.append(rows_of([tick(branches)]))
         wait_until_written(log, branches + 1)
     log.close()
 
@@ -138,9 +136,9 @@ def test_a_job_runs_between_the_events_around_it(tmp_path: Path) -> None:
     seen: list[int] = []
     log = LogWriter(tmp_path)
 
-    log.append(tick(1))
+    log.append(rows_of([tick(1)]))
     log.submit(lambda: seen.append(LogReader(tmp_path).count), 0)
-    log.append(tick(2))
+    log.append(rows_of([tick(2)]))
     log.close()
 
     assert seen == [1]
@@ -174,7 +172,7 @@ def test_whoever_hands_over_too_much_waits_for_the_disk(
 @pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_is_raised_on_close(tmp_path: Path) -> None:
     log = LogWriter(tmp_path)
-    log.append(tick(1))
+    log.append(rows_of([tick(1)]))
 
     with pytest.raises(HostError, match="No space left on device"):
         log.close()
@@ -201,7 +199,7 @@ def test_what_was_written_before_the_disk_filled_up_can_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = LogWriter(tmp_path)
-    log.append(tick(1))
+    log.append(rows_of([tick(1)]))
     log.submit(lambda: None, 0)
     replaced = os.replace
 
@@ -211,7 +209,7 @@ def test_what_was_written_before_the_disk_filled_up_can_be_read(
         replaced(source, target)
 
     monkeypatch.setattr(os, "replace", fail_second)
-    log.append(tick(2))
+    log.append(rows_of([tick(2)]))
     with pytest.raises(HostError):
         log.close()
 
@@ -221,8 +219,8 @@ def test_what_was_written_before_the_disk_filled_up_can_be_read(
 
 def test_events_out_of_order_are_raised_on_close(tmp_path: Path) -> None:
     log = LogWriter(tmp_path)
-    log.append(tick(2))
-    log.append(tick(1))
+    log.append(rows_of([tick(2)]))
+    log.append(rows_of([tick(1)]))
 
     with pytest.raises(ValueError, match="at 1 branches after one at 2"):
         log.close()
@@ -233,7 +231,7 @@ def test_a_closed_log_takes_nothing_more(tmp_path: Path) -> None:
     log.close()
 
     with pytest.raises(ValueError, match="closed"):
-        log.append(tick(1))
+        log.append(rows_of([tick(1)]))
 
 
 def test_skipping_reads_no_segment_before(tmp_path: Path) -> None:
@@ -276,8 +274,8 @@ def test_a_missing_segment_is_noticed(tmp_path: Path) -> None:
 def test_a_segment_of_another_log_is_noticed(
     tmp_path: Path, ordinal: int, branches: int, problem: str
 ) -> None:
-    (tmp_path / segment.file_name(0)).write_bytes(segment.encode(0, 0, [tick(30)]))
-    (tmp_path / segment.file_name(1)).write_bytes(segment.encode(1, ordinal, [tick(branches)]))
+    (tmp_path / segment.file_name(0)).write_bytes(segment.encode(0, 0, rows_of([tick(30)])))
+    (tmp_path / segment.file_name(1)).write_bytes(segment.encode(1, ordinal, rows_of([tick(branches)])))
 
     with pytest.raises(CorruptError, match=problem):
         list(LogReader(tmp_path).events())
@@ -295,20 +293,62 @@ def test_a_log_that_is_no_directory_is_named(tmp_path: Path) -> None:
         list(LogReader(tmp_path / "log").events())
 
 
-@pytest.mark.parametrize("event", [tick(1 << 63), tick(3)._replace(number=1 << 64), tick(3)._replace(pc=-1)])
-def test_a_value_that_no_log_can_hold_is_raised_on_close(tmp_path: Path, event: Event) -> None:
+def test_more_branches_than_a_log_can_hold_are_raised_on_close(tmp_path: Path) -> None:
     log = LogWriter(tmp_path)
-    log.append(event)
+    log.append(rows_of([tick(1 << 63)]))
 
-    with pytest.raises(ValueError, match="outside 0"):
+    with pytest.raises(ValueError, match="at 9223372036854775808 branches"):
         log.close()
+
+
+class Notes:
+    """A source with one event for every entry of *waiting*."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Event] = []
+
+    def take(self) -> Rows:
+        taken, self.waiting = self.waiting, []
+        return rows_of(taken)
+
+
+def test_what_waits_in_the_source_comes_before_what_is_appended(tmp_path: Path) -> None:
+    log, notes, seen = LogWriter(tmp_path), Notes(), list[int]()
+    log.draw_from(notes.take)
+
+    notes.waiting = [tick(1), tick(2)]
+    log.append(rows_of([tick(3)]))
+    notes.waiting = [tick(4)]
+    log.submit(lambda: seen.append(LogReader(tmp_path).count), 0)
+    notes.waiting = [tick(5)]
+    log.draw()
+    notes.waiting = [tick(6)]
+    log.close()
+
+    assert list(LogReader(tmp_path).events()) == [tick(branches) for branches in range(1, 7)]
+    assert seen == [4]
+    assert log.events == log.written == 6
+
+
+def test_what_waits_in_the_source_is_written_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "SEGMENT_SECONDS", 0.01)
+    log, notes = LogWriter(tmp_path), Notes()
+    log.draw_from(notes.take)
+
+    notes.waiting = [tick(1)]
+    wait_until_written(log, 1)
+
+    assert list(LogReader(tmp_path).events()) == [tick(1)]
+    log.close()
 
 
 def test_events_out_of_order_are_noticed_across_segments(tmp_path: Path) -> None:
     log = LogWriter(tmp_path)
-    log.append(tick(2))
+    log.append(rows_of([tick(2)]))
     log.submit(lambda: None, 0)
-    log.append(tick(1))
+    log.append(rows_of([tick(1)]))
 
     with pytest.raises(ValueError, match="at 1 branches after one at 2"):
         log.close()
@@ -316,7 +356,7 @@ def test_events_out_of_order_are_noticed_across_segments(tmp_path: Path) -> None
 
 
 def test_events_as_large_as_may_be_come_back(tmp_path: Path) -> None:
-    events = [Event(Kind.RECEIVED, 0, False, 0, data=bytes(size)) for size in (1 << 19, columns.MAX_DATA, 1)]
+    events = [Event(Kind.RECEIVED, 0, False, 0, data=bytes(size)) for size in (1 << 19, MAX_DATA, 1)]
 
     write_log(tmp_path, events)
 

@@ -10,6 +10,7 @@ from revirt.errors import CorruptError, FormatVersionError
 from revirt.log import columns, frame, segment
 from revirt.log.events import Event, Kind
 from revirt.log.frame import Frame, compress_fast
+from revirt.log.rows import rows_of
 
 EVENTS = [
     Event(Kind.CHECKPOINT, 0, False, 0x7C00),
@@ -22,7 +23,7 @@ EVENTS = [
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "00000003.seg"
-    path.write_bytes(segment.encode(3, 40, EVENTS))
+    path.write_bytes(segment.encode(3, 40, rows_of(EVENTS)))
     return path
 
 
@@ -103,7 +104,7 @@ def test_a_segment_under_another_name_is_refused(path: Path) -> None:
 def test_a_lying_header_with_a_right_check_is_refused(
     path: Path, fields: tuple[int, ...], problem: str
 ) -> None:
-    path.write_bytes(b"".join(segment.FRAME.encode(fields, columns.encode(EVENTS), compress_fast)))
+    path.write_bytes(b"".join(segment.FRAME.encode(fields, columns.encode(rows_of(EVENTS)), compress_fast)))
 
     with pytest.raises(CorruptError, match=problem):
         segment.read(path)

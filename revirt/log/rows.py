@@ -1,0 +1,85 @@
+"""Events as rows of bytes: how they wait to be written, and what the hash of a log is made of.
+
+::
+
+    row     kind    u8      ]
+            halted  u8      ]
+            check   u16     ]
+            size    u32     ]  of an event; size in bytes of its data, which stands apart
+            branches  u64   ]
+            pc        u64   ]
+            number    u64   ]
+
+The core notes events in this form (revirt/core/journal.c).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from revirt.log.events import Event
+
+ROW = struct.Struct("<BBHIQQQ")
+MAX_DATA = 8 << 20
+"""Most bytes of data that one event may carry."""
+_BRANCHES = 8
+"""Offset of the branches in a row."""
+_BRANCHES_FIELD = struct.Struct("<Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Events in a row: *rows* of fixed size, and the *data* of all of them, one behind the other."""
+
+    rows: bytes
+    data: bytes
+
+    @property
+    def count(self) -> int:
+        """How many events these are."""
+        return len(self.rows) // ROW.size
+
+    @property
+    def size(self) -> int:
+        """Bytes that they take."""
+        return len(self.rows) + len(self.data)
+
+    @property
+    def kinds(self) -> bytes:
+        """The kind of each, in order."""
+        return self.rows[:: ROW.size]
+
+    @property
+    def first_branches(self) -> int:
+        """Branches of the first; there is one."""
+        (branches,) = _BRANCHES_FIELD.unpack_from(self.rows, _BRANCHES)
+        return int(branches)
+
+    @property
+    def last_branches(self) -> int:
+        """Branches of the last; there is one."""
+        (branches,) = _BRANCHES_FIELD.unpack_from(self.rows, len(self.rows) - ROW.size + _BRANCHES)
+        return int(branches)
+
+
+def rows_of(events: Iterable[Event]) -> Rows:
+    """Return *events* as rows; raises ValueError if a field of one is outside its range."""
+    return join([_rows_of(event) for event in events])
+
+
+def join(parts: Iterable[Rows]) -> Rows:
+    """Return the events of all *parts*, in their order."""
+    parts = list(parts)
+    return Rows(b"".join(part.rows for part in parts), b"".join(part.data for part in parts))
+
+
+def _rows_of(event: Event) -> Rows:
+    kind, branches, halted, pc, check, number, data = event
+    if len(data) > MAX_DATA:
+        raise ValueError(f"an event with {len(data)} bytes of data")
+    try:
+        return Rows(ROW.pack(kind, halted, check, len(data), branches, pc, number), data)
+    except struct.error as error:
+        raise ValueError(f"no log can hold {event._replace(data=data[:16])}: {error}") from error
