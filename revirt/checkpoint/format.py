@@ -57,7 +57,7 @@ PAGES_FRAME = Frame(
 CHUNK_LIMIT = stored_limit(CHUNK_PAGES * PAGE_SIZE)
 ZERO_PAGE = bytes(PAGE_SIZE)
 
-HashPages = Callable[[bytes], bytes]
+HashPages = Callable[[bytes | memoryview], bytes]
 """Makes the 64-bit hashes, 8 bytes each and little-endian, of pages in a row."""
 
 _NAME = re.compile(r"(\d{8})\.(ckpt|pages)", re.ASCII)
@@ -90,7 +90,7 @@ class CheckpointHeader:
     page_count: int
 
 
-def core_hash_pages(pages: bytes) -> bytes:
+def core_hash_pages(pages: bytes | memoryview) -> bytes:
     """Return the 64-bit hashes of *pages* as the core makes them."""
     # Only whoever stores or verifies pages needs the core: a recording is read without it.
     from revirt.core import hash_pages

@@ -13,8 +13,9 @@ import os
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import lz4.block
 
@@ -36,7 +37,7 @@ from revirt.checkpoint.format import (
     pages_name,
     to_bytes,
 )
-from revirt.log.frame import check_of, compress_fast, write_whole
+from revirt.log.frame import check_of, compress_fast, write_all, write_whole
 
 # A bound on memory (some 100 MB), not a rule of the format: past it, equal pages may be stored again.
 _KNOWN_LIMIT = 1 << 20
@@ -54,6 +55,7 @@ class CheckpointWriter:
         self._checkpoints = checkpoints
         self._hash_pages = hash_pages
         self._store = _PageStore(pages)
+        (self._zero_hash,) = from_bytes("Q", hash_pages(ZERO_PAGE))
         self._map = array("I")
         self._known: dict[int, int] = {}
         self._info: CheckpointInfo | None = None
@@ -75,7 +77,7 @@ class CheckpointWriter:
         self._info, self._state = info, state
         self._store.begin(info.number)
 
-    def add_pages(self, numbers: bytes, contents: bytes) -> None:
+    def add_pages(self, numbers: bytes, contents: bytes | memoryview) -> None:
         """Add the pages with these *numbers* (32-bit little-endian) and *contents* (4096 bytes each).
 
         Raises ValueError if sizes do not match or a number is beyond ``MAX_PAGES``.
@@ -88,15 +90,15 @@ class CheckpointWriter:
         self._grow(max(pages) + 1)
         if len(self._known) > _KNOWN_LIMIT:
             self._known.clear()
-        page_map, known, store = self._map, self._known, self._store
-        start = 0
+        page_map, known, store, zero_hash = self._map, self._known, self._store, self._zero_hash
+        view, start = memoryview(contents), 0
         for number, page_hash in zip(pages, from_bytes("Q", self._hash_pages(contents)), strict=True):
-            page = contents[start : start + PAGE_SIZE]
+            page = view[start : start + PAGE_SIZE]
             start += PAGE_SIZE
             stored = known.get(page_hash)
-            if stored is not None and store.holds(stored, page):
+            if stored is not None and store.holds(stored, bytes(page)):
                 page_map[number] = stored
-            elif page == ZERO_PAGE:
+            elif page_hash == zero_hash and bytes(page) == ZERO_PAGE:
                 page_map[number] = 0
             else:
                 page_map[number] = known[page_hash] = store.add(page, page_hash)
@@ -141,10 +143,10 @@ class _PageStore:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._number = 0
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         self._next_id = 1
         self._first_id = 1
-        self._open_chunk: list[bytes] = []
+        self._open_chunk: list[memoryview] = []
         self._index: list[bytes] = []
         self._hashes = array("Q")
         self._end = 0
@@ -157,11 +159,11 @@ class _PageStore:
         self._first_id = self._next_id
         self._end = PAGES_FRAME.header_size
         self._index, self._hashes = [], array("Q")
-        self._file = open(self._temporary, "w+b")  # noqa: SIM115 - closed by commit and abandon
+        self._file = open(self._temporary, "w+b", buffering=0)  # noqa: SIM115 - closed by commit and abandon
         self._file.seek(self._end)
         self._files.append(_Written(self._first_id, number, array("Q", [self._end])))
 
-    def add(self, page: bytes, page_hash: int) -> int:
+    def add(self, page: memoryview, page_hash: int) -> int:
         """Store *page*; return its id."""
         self._open_chunk.append(page)
         self._hashes.append(page_hash)
@@ -188,9 +190,9 @@ class _PageStore:
         raw = b"".join(self._index) + to_bytes(self._hashes)
         header, stored = PAGES_FRAME.encode((self._number, self._first_id, count), raw, compress_fast)
         with self._file as file:
-            file.write(stored)
+            write_all(file, stored)
             file.seek(0)
-            file.write(header)
+            write_all(file, header)
         os.replace(self._temporary, self._directory / pages_name(self._number))
         self._file = None
         return self._first_id, count, self._end + len(stored)
@@ -209,7 +211,7 @@ class _PageStore:
     def _close_chunk(self) -> None:
         assert self._file is not None
         stored = compress_fast(b"".join(self._open_chunk))
-        self._file.write(stored)
+        write_all(self._file, stored)
         self._index.append(CHUNK_ENTRY.pack(len(stored), check_of(stored)))
         self._end += len(stored)
         self._files[-1].offsets.append(self._end)
@@ -222,7 +224,6 @@ class _PageStore:
             file = self._files[position]
             start, end = file.offsets[chunk : chunk + 2]
             if position == len(self._files) - 1 and self._file is not None:
-                self._file.flush()
                 stored = os.pread(self._file.fileno(), end - start, start)
             else:
                 with open(self._directory / pages_name(file.number), "rb") as source:

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from revirt.errors import ImageError
-from revirt.image.boot import Boot, CpuStart
+from revirt.image.boot import PAGE_SIZE, Boot, CpuStart
 
-PAGE_SIZE = 4096
 MIB = 1 << 20
 LOW_MEMORY_START = 0x1000
 LOW_MEMORY_END = 0x9FC00

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from revirt.errors import ImageError
 from revirt.image import elf, payload
-from revirt.image.boot import Boot, CpuStart, Mode
-from revirt.image.layout import GDT_LIMIT, HIGH_MEMORY_START, PAGE_SIZE, Layout, in_mib, memory_map
+from revirt.image.boot import PAGE_SIZE, Boot, CpuStart, Mode
+from revirt.image.layout import GDT_LIMIT, HIGH_MEMORY_START, Layout, in_mib, memory_map
 from revirt.image.source import encode_command_line, is_bzimage, is_elf, read_file, refuse_foreign
 
 OLDEST_PROTOCOL = 0x0206

@@ -18,12 +18,11 @@ from typing import NamedTuple
 
 from revirt.errors import ImageError
 from revirt.image import elf
-from revirt.image.boot import Boot, CpuStart, Mode
+from revirt.image.boot import PAGE_SIZE, Boot, CpuStart, Mode
 from revirt.image.layout import (
     GDT_LIMIT,
     HIGH_MEMORY_START,
     LOW_MEMORY_END,
-    PAGE_SIZE,
     Layout,
     in_mib,
     memory_map,

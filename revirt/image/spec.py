@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from revirt.errors import ImageError, UsageError
-from revirt.image.boot import Boot
-from revirt.image.layout import MAX_MEMORY, MIN_MEMORY, PAGE_SIZE
+from revirt.image.boot import PAGE_SIZE, Boot
+from revirt.image.layout import MAX_MEMORY, MIN_MEMORY
 from revirt.image.source import MAX_FILE_SIZE, is_bzimage, is_elf, read_file, refuse_foreign
 
 FORMATS = ("auto", "flat", "elf", "multiboot", "linux")

@@ -28,9 +28,9 @@ class Chain:
     def __init__(self, value: int = 0) -> None:
         self._begin(value)
 
-    def add(self, event: Event) -> None:
-        """Take in *event*, which carries no hash; raises ValueError if one of its fields is outside its range."""
-        self.add_rows(rows_of([event]))
+    def add(self, *events: Event) -> None:
+        """Take in *events*, which carry no hash; raises ValueError if a field of one is outside its range."""
+        self.add_rows(rows_of(events))
 
     def add_rows(self, rows: Rows) -> None:
         """Take in events that carry no hash."""

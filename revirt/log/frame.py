@@ -29,6 +29,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -233,6 +234,13 @@ def read_exactly(path: Path, file: BinaryIO, offset: int, size: int) -> bytes:
     if len(data) != size:
         raise CorruptError(path, f"cut short: {len(data)} of {size} bytes", offset=offset + len(data))
     return data
+
+
+def write_all(file: FileIO, data: bytes) -> None:
+    """Write *data* to the unbuffered *file*, whatever a single write takes; raises OSError."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
 
 
 def write_whole(path: Path, *parts: bytes) -> int:

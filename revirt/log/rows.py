@@ -16,7 +16,7 @@ The core notes events in this form (revirt/core/journal.c).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from revirt.log.events import Event
@@ -64,22 +64,26 @@ class Rows:
         return int(branches)
 
 
-def rows_of(events: Iterable[Event]) -> Rows:
+def rows_of(events: Sequence[Event]) -> Rows:
     """Return *events* as rows; raises ValueError if a field of one is outside its range."""
-    return join([_rows_of(event) for event in events])
-
-
-def join(parts: Iterable[Rows]) -> Rows:
-    """Return the events of all *parts*, in their order."""
-    parts = list(parts)
-    return Rows(b"".join(part.rows for part in parts), b"".join(part.data for part in parts))
-
-
-def _rows_of(event: Event) -> Rows:
-    kind, branches, halted, pc, check, number, data = event
-    if len(data) > MAX_DATA:
-        raise ValueError(f"an event with {len(data)} bytes of data")
+    pack = ROW.pack
     try:
-        return Rows(ROW.pack(kind, halted, check, len(data), branches, pc, number), data)
+        rows = [
+            pack(kind, halted, check, len(data), branches, pc, number)
+            for kind, branches, halted, pc, check, number, data in events
+        ]
     except struct.error as error:
-        raise ValueError(f"no log can hold {event._replace(data=data[:16])}: {error}") from error
+        raise ValueError(f"no log can hold one of these events: {error}: {_shown(events)}") from error
+    whole = [event.data for event in events if event.data]
+    if any(len(data) > MAX_DATA for data in whole):
+        raise ValueError(f"an event with {max(map(len, whole))} bytes of data")
+    return Rows(b"".join(rows), b"".join(whole))
+
+
+def join(parts: Sequence[Rows]) -> Rows:
+    """Return the events of all *parts*, in their order."""
+    return Rows(b"".join([part.rows for part in parts]), b"".join([part.data for part in parts]))
+
+
+def _shown(events: Sequence[Event]) -> str:
+    return ", ".join(str(event._replace(data=event.data[:16])) for event in events[:3])

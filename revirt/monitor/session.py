@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from revirt import __version__
 from revirt.core import UNICORN_VERSION, load_unicorn
 from revirt.image import load
+from revirt.image.boot import Boot
 from revirt.image.guest import Guest
 from revirt.machine.config import NS_PER_BRANCH, VIRTUAL_EPOCH, ClockMode, MachineConfig
 from revirt.machine.inputs import Inputs
@@ -114,7 +116,7 @@ def record(
         machine = _build(config, recorder, options)
         machine.load(boot)
         recorder.attach(machine)
-        return _run(machine, live, _Recording(writer, recorder), options, on_start)
+        return _run(machine, live, _Recording(writer, recorder, boot), options, on_start)
 
 
 def _build(config: MachineConfig, inputs: Inputs, options: RecordOptions) -> Machine:
@@ -167,6 +169,7 @@ class _Recording:
 
     writer: RecordingWriter
     recorder: Recorder
+    boot: Boot | None
     number: int = 0
 
     def mark(self, machine: Machine, *, with_checkpoint: bool) -> None:
@@ -184,9 +187,22 @@ class _Recording:
             event=self.writer.events,
         )
         state = machine.save()
-        self.writer.add_checkpoint(info, state, _changed_pages(machine))
+        self.writer.add_checkpoint(info, state, self._changed_pages(machine))
         self.recorder.write_checkpoint(self.number, state)
         self.number += 1
+
+    def _changed_pages(self, machine: Machine) -> Iterator[tuple[bytes, bytes | memoryview]]:
+        """Yield the pages written since the last checkpoint, in batches of (numbers, contents)."""
+        numbers = machine.changed_pages()
+        if self.boot is not None:
+            # What memory holds before the guest starts is in the image, and is not copied.
+            boot, self.boot = self.boot, None
+            for pages, contents in boot.pages():
+                yield array("I", pages).tobytes(), contents
+            return
+        for start in range(0, len(numbers), BATCH_PAGES * 4):
+            batch = numbers[start : start + BATCH_PAGES * 4]
+            yield batch, machine.core.read_pages(batch)
 
     def finish(self, machine: Machine, ended: Ended) -> None:
         """Write the last digests and close the recording as complete."""
@@ -203,14 +219,6 @@ class _Recording:
                 "guest_ns": machine.clock.now_ns,
             }
         )
-
-
-def _changed_pages(machine: Machine) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the pages written since the last checkpoint, in batches of (numbers, contents)."""
-    numbers = memoryview(machine.changed_pages())
-    for start in range(0, len(numbers), BATCH_PAGES * 4):
-        batch = bytes(numbers[start : start + BATCH_PAGES * 4])
-        yield batch, machine.core.read_pages(batch)
 
 
 def _configure(memory: int, clock: ClockMode) -> MachineConfig:

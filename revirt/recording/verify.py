@@ -109,18 +109,26 @@ class _Walk:
         """Take in the *events* of the segment *found*; yield the hashes that are not theirs."""
         if found.ordinal != self._ordinal:
             self._chain, self._before = None, None
+        unhashed: list[Event] = []
         for ordinal, event in enumerate(events, found.ordinal):
             if event.kind is Kind.CHECKPOINT:
                 self._named[event.number] = _Named(ordinal, self._before, _shortened(event))
             if event.kind in SEALED:
+                self._hash(unhashed)
                 if self._chain is not None and self._chain.seal(event) != event:
                     problem = f"the events up to number {ordinal} do not have the hash that it carries"
                     yield Finding(found.path, None, problem)
                 self._chain = Chain(event.number)
-            elif self._chain is not None:
-                self._chain.add(event)
+            else:
+                unhashed.append(event)
             self._before = _shortened(event)
+        self._hash(unhashed)
         self._ordinal = found.ordinal + found.count
+
+    def _hash(self, events: list[Event]) -> None:
+        if self._chain is not None:
+            self._chain.add(*events)
+        events.clear()
 
 
 def _shortened(event: Event) -> Event:

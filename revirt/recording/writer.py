@@ -96,7 +96,7 @@ class RecordingWriter:
         self._log.draw()
 
     def add_checkpoint(
-        self, info: CheckpointInfo, state: bytes, batches: Iterable[tuple[bytes, bytes]]
+        self, info: CheckpointInfo, state: bytes, batches: Iterable[tuple[bytes, bytes | memoryview]]
     ) -> None:
         """Store a checkpoint; append its CHECKPOINT event next, as *info.event* says.
 
@@ -140,7 +140,7 @@ class RecordingWriter:
             if error is None:
                 raise
 
-    def _add_pages(self, numbers: bytes, contents: bytes) -> None:
+    def _add_pages(self, numbers: bytes, contents: bytes | memoryview) -> None:
         self._log.submit(lambda: self._store.add_pages(numbers, contents), len(contents))
 
     def _close(self, state: RecordingState, end: dict[str, Any]) -> None:

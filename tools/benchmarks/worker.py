@@ -86,12 +86,12 @@ def pauses(path: Path) -> dict[str, Any]:
 def _watch_checkpoints(session: Any, taken: list[dict[str, float]]) -> None:
     """Wrap the two functions in which *session* takes a checkpoint, so that what is timed is what recording does."""
     mark: Callable[..., None] = session._Recording.mark
-    changed_pages: Callable[..., Iterator[tuple[bytes, bytes]]] = session._changed_pages
+    changed_pages: Callable[..., Iterator[tuple[bytes, bytes]]] = session._Recording._changed_pages
     pages = 0
 
-    def counted(machine: Any) -> Iterator[tuple[bytes, bytes]]:
+    def counted(self: Any, machine: Any) -> Iterator[tuple[bytes, bytes]]:
         nonlocal pages
-        for numbers, contents in changed_pages(machine):
+        for numbers, contents in changed_pages(self, machine):
             pages += len(numbers) // 4
             yield numbers, contents
 
@@ -103,7 +103,7 @@ def _watch_checkpoints(session: Any, taken: list[dict[str, float]]) -> None:
         seconds, cpu_seconds = time.perf_counter() - wall, time.thread_time() - cpu
         taken.append({"seconds": seconds, "cpu_seconds": cpu_seconds, "pages": pages})
 
-    session._changed_pages = counted
+    session._Recording._changed_pages = counted
     session._Recording.mark = timed
 
 
