@@ -54,13 +54,13 @@ def page(value: int) -> bytes:
 class Store:
     """Directories for checkpoints, a writer, and what memory should be at each checkpoint."""
 
-    def __init__(self, directory: Path, hashes: HashPages = hash_pages) -> None:
+    def __init__(self, directory: Path, hashes: HashPages = hash_pages, *, evicts: bool = False) -> None:
         self.hashes = hashes
         self.checkpoints = directory / "checkpoints"
         self.pages = directory / "pages"
         self.checkpoints.mkdir()
         self.pages.mkdir()
-        self.writer = CheckpointWriter(self.checkpoints, self.pages, hashes)
+        self.writer = CheckpointWriter(self.checkpoints, self.pages, hashes, evicts=evicts)
         self.memory: dict[int, bytes] = {}
         self.expected: list[dict[int, bytes]] = []
 
@@ -75,6 +75,9 @@ class Store:
     @property
     def reader(self) -> CheckpointReader:
         return CheckpointReader(self.checkpoints, self.pages, self.hashes)
+
+    def reader_from(self, first: int) -> CheckpointReader:
+        return CheckpointReader(self.checkpoints, self.pages, self.hashes, first=first)
 
     def read_everything(self) -> None:
         """Read all that is stored and check what can be checked."""
@@ -157,7 +160,7 @@ def test_pages_whose_hashes_collide_are_told_apart(tmp_path: Path) -> None:
 def test_pages_that_were_stored_long_ago_are_found_again(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("revirt.checkpoint.writer._CACHED_CHUNKS", 1)
+    monkeypatch.setattr("revirt.checkpoint.store._CACHED_CHUNKS", 1)
     first = {number: page(number) for number in range(1, 101)}
     store.add(first)
     store.add({number: page(1000 + number) for number in first})
@@ -292,7 +295,8 @@ def test_a_page_that_is_not_the_one_indexed_is_noticed(tmp_path: Path) -> None:
         ((0, 0, 0, 0, 0, 0, 0, 2**32 - 1, 1, 0), b""),
         ((0, 0, 0, 0, 0, 0, 2**32 - 1, 0, 1, 0), b""),
         ((0, 0, 0, 0, 0, 0, 0, 1, 1, 0), b""),
-        ((0, 0, 0, 0, 0, 0, 0, 1, 1, 1), encode_map(array("I", [2]))),
+        ((0, 0, 0, 0, 0, 0, 0, 0, 2**64 - 1, 1), b""),
+        ((0, 0, 0, 0, 0, 0, 0, 1, 1, 1), encode_map(array("Q", [2]))),
     ],
 )
 def test_a_lying_checkpoint_with_right_checks_is_refused(
@@ -308,14 +312,16 @@ def test_a_lying_checkpoint_with_right_checks_is_refused(
 @pytest.mark.parametrize(
     ("fields", "index"),
     [
-        ((0, 1, 2), b""),
-        ((0, 2, 1), b""),
-        ((7, 1, 1), b""),
-        ((0, 1, 1), b""),
-        ((0, 1, 1), bytes(20 + 8 + 1)),
-        ((0, 1, 1), struct.pack("<I16sQ", 2**32 - 1, b"", 0)),
-        ((0, 1, 1), struct.pack("<I16sQ", 1, b"", 0)),
-        ((0, 1, 1), struct.pack("<I16sQ", 0, b"", 0)),
+        ((0, 1, 2, 2), b""),
+        ((0, 2, 1, 1), b""),
+        ((7, 1, 1, 1), b""),
+        ((0, 1, 1, 1), b""),
+        ((0, 1, 1, 2), b""),
+        ((0, 1, 1, 0), b"\0"),
+        ((0, 1, 1, 1), bytes(20 + 8 + 1 + 1)),
+        ((0, 1, 1, 1), struct.pack("<I16sQB", 2**32 - 1, b"", 0, 1)),
+        ((0, 1, 1, 1), struct.pack("<I16sQB", 1, b"", 0, 1)),
+        ((0, 1, 1, 1), struct.pack("<I16sQB", 0, b"", 0, 1)),
     ],
 )
 def test_a_lying_index_of_pages_with_right_checks_is_refused(
@@ -333,7 +339,7 @@ def test_a_lying_index_of_pages_with_right_checks_is_refused(
     ("fields", "problem"),
     [
         ((2, 20, 999, 0, 0, 0, 0, 0, 3, 0), "stands before the checkpoint before it"),
-        ((2, 20, 2000, 0, 0, 0, 0, 0, 2, 0), "its pages begin at id 2, not 3"),
+        ((2, 20, 2000, 0, 0, 0, 0, 0, 2, 0), "its pages do not begin behind those of 1"),
     ],
 )
 def test_a_checkpoint_of_another_recording_is_refused(
@@ -352,17 +358,17 @@ def test_an_index_that_claims_more_pages_than_its_chunks_can_hold_is_refused(sto
     store.checkpoints.joinpath("00000000.ckpt").write_bytes(
         b"".join(
             CHECKPOINT_FRAME.encode(
-                (0, 0, 0, 0, 0, 0, 0, 1, 1, 1600), encode_map(array("I", [1])), compress_fast
+                (0, 0, 0, 0, 0, 0, 0, 1, 1, 1600), encode_map(array("Q", [1])), compress_fast
             )
         )
     )
-    index = bytes(100 * 20 + 1600 * 8)
+    index = bytes(100 * 20 + 1600 * 8 + 200)
     store.pages.joinpath("00000000.pages").write_bytes(
-        b"".join(PAGES_FRAME.encode((0, 1, 1600), index, compress_fast))
+        b"".join(PAGES_FRAME.encode((0, 1, 1600, 1600), index, compress_fast))
     )
 
     with pytest.raises(CorruptError, match="0 bytes of chunks cannot hold 1600 pages"):
-        store.reader.page_hashes(array("I", [1]), 1)
+        store.reader.page_hashes(array("Q", [1]), 1)
 
 
 def test_page_hashes_are_those_of_the_whole_memory(store: Store) -> None:
@@ -388,7 +394,7 @@ def test_hashes_of_all_checkpoints_are_had_for_reading_every_index_once(
         opened.append(path)
         return open_file(path)
 
-    monkeypatch.setattr("revirt.checkpoint.reader.open_file", count)
+    monkeypatch.setattr("revirt.checkpoint.pages.open_file", count)
     reader = store.reader
     for number in range(100):
         reader.page_hashes(reader.load(number).page_map, 7)
@@ -408,6 +414,117 @@ def test_a_moment_that_no_header_can_hold_is_refused(store: Store) -> None:
         store.writer.commit()
 
 
-@given(st.lists(st.integers(0, 2**32 - 1), max_size=50))
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=50))
 def test_a_page_map_comes_back_as_it_was(ids: list[int]) -> None:
-    assert decode_map(encode_map(array("I", ids))).tolist() == ids
+    assert decode_map(encode_map(array("Q", ids))).tolist() == ids
+
+
+# ---- eviction ------------------------------------------------------------------------------------------------------
+
+HISTORIES = st.lists(
+    st.tuples(
+        st.dictionaries(st.integers(0, 80), st.integers(0, 30), max_size=60), st.integers(0, 3), st.booleans()
+    ),
+    min_size=1,
+    max_size=12,
+)
+"""For each checkpoint: what changed, how many of the oldest go afterwards, and whether all of their pages do."""
+
+
+def bytes_on_disk(store: Store) -> int:
+    return sum(path.stat().st_size for path in (*store.checkpoints.iterdir(), *store.pages.iterdir()))
+
+
+@settings(max_examples=80)
+@given(history=HISTORIES, hashes=st.sampled_from([hash_pages, same_hash]))
+def test_what_is_left_after_any_evictions_is_restored(
+    tmp_path_factory: pytest.TempPathFactory,
+    history: list[tuple[dict[int, int], int, bool]],
+    hashes: HashPages,
+) -> None:
+    store, oldest = Store(tmp_path_factory.mktemp("store"), hashes, evicts=True), 0
+
+    for batch, count, all_of_it in history:
+        store.add({number: page(value) for number, value in batch.items()})
+        oldest = min(oldest + count, len(store.expected) - 1)
+        store.writer.evict(oldest, all_of_it=all_of_it)
+        assert store.writer.size == bytes_on_disk(store)
+
+    reader = CheckpointReader(store.checkpoints, store.pages, hashes, first=oldest)
+    assert [found.number for found in reader.infos] == list(range(oldest, len(history)))
+    for number in range(oldest, len(history)):
+        memory = store.expected[number]
+        assert restored(reader, number) == nonzero(memory)
+        assert reader.page_hashes(reader.load(number).page_map, 81) == hashes(
+            b"".join(memory.get(at, page(0)) for at in range(81))
+        )
+        reader.verify_pages(number)
+
+
+def noise(seed: int) -> bytes:
+    return random.Random(seed).randbytes(PAGE_SIZE)
+
+
+def test_a_store_that_evicts_for_ever_stays_as_small_as_what_it_keeps(tmp_path: Path) -> None:
+    store, sizes = Store(tmp_path, evicts=True), []
+
+    for number in range(60):
+        store.add({(number * 7 + at) % 100: noise(number * 100 + at) for at in range(20)})
+        store.writer.evict(max(0, number - 2))
+        sizes.append(bytes_on_disk(store))
+
+    # 100 pages of memory, what two later checkpoints changed, and a quarter of every file that is not needed.
+    assert max(sizes) < (100 + 2 * 20) * PAGE_SIZE * 4 / 3 + 20_000
+
+
+def test_evicting_all_of_it_leaves_no_page_that_nobody_needs(tmp_path: Path) -> None:
+    store = Store(tmp_path, evicts=True)
+    store.add({number: noise(number) for number in range(40)})
+    store.add({number: noise(1000 + number) for number in range(5)})
+
+    store.writer.evict(1)
+    with_rest = bytes_on_disk(store)
+    store.writer.evict(1, all_of_it=True)
+
+    assert with_rest > 45 * PAGE_SIZE
+    assert 40 * PAGE_SIZE < bytes_on_disk(store) < 41 * PAGE_SIZE
+
+
+def test_a_reader_goes_on_while_pages_are_evicted(tmp_path: Path) -> None:
+    store = Store(tmp_path, evicts=True)
+    store.add({number: noise(number) for number in range(40)})
+    store.add({number: noise(1000 + number) for number in range(20)})
+    reader = store.reader
+    loaded = reader.load(1)
+    batches = loaded.batches()
+    expected = dict(store.expected[1])
+
+    store.writer.evict(1, all_of_it=True)
+
+    found: dict[int, bytes] = {}
+    for numbers, contents in batches:
+        for place, (number,) in enumerate(struct.iter_unpack("<I", numbers)):
+            found[number] = contents[place * PAGE_SIZE : (place + 1) * PAGE_SIZE]
+    assert found == expected
+
+
+def test_a_page_that_went_is_stored_again_when_it_comes_back(tmp_path: Path) -> None:
+    store = Store(tmp_path, evicts=True)
+    store.add({1: page(7), 2: page(8)})
+    store.add({1: page(9)})
+    store.writer.evict(1, all_of_it=True)
+
+    store.add({1: page(7)})
+
+    assert restored(store.reader_from(1), 2) == {1: page(7), 2: page(8)}
+
+
+def test_a_page_that_a_kept_checkpoint_needs_and_is_missing_is_noticed(tmp_path: Path) -> None:
+    store = Store(tmp_path, evicts=True)
+    store.add({1: page(7), 2: page(8)})
+    store.add({1: page(9)})
+    store.writer.evict(1, all_of_it=True)
+    (store.pages / "00000000.pages").unlink()
+
+    with pytest.raises(CorruptError, match="page id 2 is missing"):
+        restored(store.reader_from(1), 1)

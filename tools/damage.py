@@ -115,12 +115,13 @@ def flip_page(directory: Path, chance: random.Random, *, checkpoint: int | None 
     path = chance.choice(paths) if checkpoint is None else directory / "pages" / pages_name(checkpoint)
     data = path.read_bytes()
     frame = PAGES_FRAME.decode_header(path, data)
-    count = frame.fields[2]
+    count = frame.fields[3]
     index_start = len(data) - frame.stored_size
     index = PAGES_FRAME.decode_payload(path, frame, data[index_start:], offset=index_start)
     entries_size = -(-count // CHUNK_PAGES) * CHUNK_ENTRY.size
     entries = list(CHUNK_ENTRY.iter_unpack(index[:entries_size]))
-    hashes = from_bytes("Q", index[entries_size:])
+    bitmap_start = entries_size + 8 * count
+    hashes = from_bytes("Q", index[entries_size:bitmap_start])
     chunks, start = [], PAGES_FRAME.header_size
     for size, _ in entries:
         chunks.append(data[start : start + size])
@@ -133,7 +134,9 @@ def flip_page(directory: Path, chance: random.Random, *, checkpoint: int | None 
     chunks[chunk] = compress_fast(bytes(raw))
     (hashes[page],) = from_bytes("Q", hash_pages(raw[place * PAGE_SIZE : (place + 1) * PAGE_SIZE]))
     packed = b"".join(CHUNK_ENTRY.pack(len(each), check_of(each)) for each in chunks)
-    header, stored = PAGES_FRAME.encode(frame.fields, packed + to_bytes(hashes), compress_fast)
+    header, stored = PAGES_FRAME.encode(
+        frame.fields, packed + to_bytes(hashes) + index[bitmap_start:], compress_fast
+    )
     _replace(path, header + b"".join(chunks) + stored)
     return f"{path.name}: page {page}, byte {offset}, bit {bit}"
 
@@ -210,7 +213,7 @@ def _flip_checkpoint(directory: Path, chance: random.Random, *, in_map: bool) ->
 
 
 def _page_count(path: Path) -> int:
-    return int(PAGES_FRAME.decode_header(path, path.read_bytes()[: PAGES_FRAME.header_size]).fields[2])
+    return int(PAGES_FRAME.decode_header(path, path.read_bytes()[: PAGES_FRAME.header_size]).fields[3])
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -11,18 +11,20 @@
               guest time  u64  nanoseconds since the guest started
               state size  u32  bytes
               map length  u32  pages
-              first page  u32  id of the first of the new pages
+              first page  u64  id of the first of the new pages
               page count  u32  new pages, with ids in a row
     payload   state       state size bytes, known to the machine only
-              page map    4 planes of map length bytes: first the low bytes of all ids, then the next ...
+              page map    8 planes of map length bytes: first the low bytes of all ids, then the next ...
 
 ``pages/<8 digits>.pages``, under the same number::
 
     frame     magic "RVRTPAGE"
-    fields    number, first page, page count   u32, as above
-    chunks    LZ4 blocks of 16 pages each (the last: what is left), one behind the other
+    fields    number u32, first page u64, page count u32: as above
+              present  u32  pages that are still there: no checkpoint that is left needs the others
+    chunks    LZ4 blocks of 16 of these pages each (the last: what is left), one behind the other
     payload   for every chunk: stored size u32, BLAKE2b-128 of it as stored
-              for every page: its 64-bit hash
+              for every page that is there: its 64-bit hash
+              for every page: a bit, 1 if it is there; low bits first
 
 A page is 4096 bytes.  The page map holds, for every page number from 0, the id of what stood there: 0 for
 zeros (also behind the end of the map), else where it is stored.  Ids count up from 1 through all files, so
@@ -49,10 +51,13 @@ MAX_PAGES = 1 << 20
 MAX_STATE = 64 << 20
 """Most bytes of machine state in a checkpoint."""
 
-CHECKPOINT_FRAME = Frame(b"RVRTCKPT", 1, struct.Struct("<IQQQBQIIII"), MAX_STATE + 4 * MAX_PAGES)
+CHECKPOINT_FRAME = Frame(b"RVRTCKPT", 1, struct.Struct("<IQQQBQIIQI"), MAX_STATE + 8 * MAX_PAGES)
 CHUNK_ENTRY = struct.Struct(f"<I{CHECK_SIZE}s")
 PAGES_FRAME = Frame(
-    b"RVRTPAGE", 1, struct.Struct("<III"), MAX_PAGES * 8 + MAX_PAGES // CHUNK_PAGES * CHUNK_ENTRY.size
+    b"RVRTPAGE",
+    1,
+    struct.Struct("<IQII"),
+    MAX_PAGES * 8 + MAX_PAGES // CHUNK_PAGES * CHUNK_ENTRY.size + MAX_PAGES // 8,
 )
 CHUNK_LIMIT = stored_limit(CHUNK_PAGES * PAGE_SIZE)
 ZERO_PAGE = bytes(PAGE_SIZE)
@@ -60,7 +65,7 @@ ZERO_PAGE = bytes(PAGE_SIZE)
 HashPages = Callable[[bytes | memoryview], bytes]
 """Makes the 64-bit hashes, 8 bytes each and little-endian, of pages in a row."""
 
-_NAME = re.compile(r"(\d{8})\.(ckpt|pages)", re.ASCII)
+_NAME = re.compile(r"(\d{8,10})\.(ckpt|pages)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,27 +125,27 @@ def decode_checkpoint_header(path: Path, data: bytes) -> CheckpointHeader:
     number, event, branches, pc, halted, guest_ns, state_size, map_length, first, count = frame.fields
     if number != number_of(path):
         raise CorruptError(path, f"calls itself checkpoint {number}", offset=0)
-    if state_size > MAX_STATE or map_length > MAX_PAGES or frame.raw_size != state_size + 4 * map_length:
+    if state_size > MAX_STATE or map_length > MAX_PAGES or frame.raw_size != state_size + 8 * map_length:
         raise CorruptError(path, f"{state_size} bytes of state with a map of {map_length} pages", offset=0)
-    if not 0 < first <= first + count <= 1 << 32 or count > MAX_PAGES or halted > 1:
+    if not 0 < first <= first + count < 1 << 64 or count > MAX_PAGES or halted > 1:
         raise CorruptError(path, f"claims {count} pages from id {first}", offset=0)
     info = CheckpointInfo(number, branches, bool(halted), pc, guest_ns, event)
     return CheckpointHeader(info, frame, state_size, map_length, first, count)
 
 
 def encode_map(page_map: array[int]) -> bytes:
-    """Return *page_map*, ids of 32 bits, as four planes."""
+    """Return *page_map*, ids of 64 bits, as eight planes."""
     whole = to_bytes(page_map)
-    return b"".join(whole[plane::4] for plane in range(4))
+    return b"".join(whole[plane::8] for plane in range(8))
 
 
 def decode_map(planes: bytes) -> array[int]:
     """Return the page map that `encode_map` was given."""
     whole = bytearray(len(planes))
-    length = len(planes) // 4
-    for plane in range(4):
-        whole[plane::4] = planes[plane * length : (plane + 1) * length]
-    return from_bytes("I", whole)
+    length = len(planes) // 8
+    for plane in range(8):
+        whole[plane::8] = planes[plane * length : (plane + 1) * length]
+    return from_bytes("Q", whole)
 
 
 def to_bytes(values: array[int]) -> bytes:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from itertools import groupby
+from functools import cache, cached_property
+from itertools import pairwise
 from pathlib import Path
 
 from revirt.checkpoint.format import (
     CHECKPOINT_FRAME,
-    CHUNK_ENTRY,
-    CHUNK_LIMIT,
-    CHUNK_PAGES,
-    PAGE_SIZE,
-    PAGES_FRAME,
+    MAX_PAGES,
     ZERO_PAGE,
     CheckpointHeader,
     CheckpointInfo,
@@ -31,48 +26,48 @@ from revirt.checkpoint.format import (
     pages_name,
     to_bytes,
 )
+from revirt.checkpoint.pages import PageFile, PageRange, list_pages, read_range
 from revirt.errors import CorruptError, RecordingError
-from revirt.log.frame import (
-    LZ4_RATIO,
-    check_of,
-    decompress,
-    list_directory,
-    open_file,
-    read_exactly,
-    read_file,
-    read_start,
-    stored_limit,
-)
+from revirt.log.frame import list_directory, read_file, read_start, stored_limit
 
 # Chunks given at a time by `LoadedCheckpoint.batches`: 4 MiB.
 _BATCH_CHUNKS = 64
 
 
 class CheckpointReader:
-    """The checkpoints in the directories *checkpoints* and *pages*, as they were when first asked for."""
+    """The checkpoints in the directories *checkpoints* and *pages*, as they were when first asked for.
 
-    def __init__(self, checkpoints: Path, pages: Path, hash_pages: HashPages = core_hash_pages) -> None:
+    Those before number *first* were evicted, and are passed over where their files are still there; files of pages
+    stay for as long as a later checkpoint needs one of them.
+    """
+
+    def __init__(
+        self, checkpoints: Path, pages: Path, hash_pages: HashPages = core_hash_pages, *, first: int = 0
+    ) -> None:
         self._checkpoints = checkpoints
         self._pages = pages
         self._hash_pages = hash_pages
-        self._hashes = array("Q")
-        self._hashed_files = 0
-        self._page_file = lru_cache(maxsize=64)(self._open_page_file)
+        self._first = first
+        self._page_file = cache(PageFile.open)
 
     @cached_property
     def headers(self) -> list[CheckpointHeader]:
         """The headers of all checkpoints, by number; raises CorruptError, also if one is missing."""
         headers: list[CheckpointHeader] = []
-        next_page = 1
         for path in list_checkpoints(self._checkpoints):
+            if (number_of(path) or 0) < self._first:
+                continue
             header = decode_checkpoint_header(path, read_start(path, CHECKPOINT_FRAME.header_size))
-            if header.info.number != len(headers):
-                raise CorruptError(path, f"checkpoint {len(headers)} is missing before it")
-            if header.first_page != next_page:
-                raise CorruptError(path, f"its pages begin at id {header.first_page}, not {next_page}")
-            if headers and header.info.branches < headers[-1].info.branches:
-                raise CorruptError(path, "stands before the checkpoint before it", offset=0)
-            next_page += header.page_count
+            if header.info.number != self._first + len(headers):
+                raise CorruptError(path, f"checkpoint {self._first + len(headers)} is missing before it")
+            if headers:
+                before = headers[-1]
+                if header.first_page != before.first_page + before.page_count:
+                    raise CorruptError(path, f"its pages do not begin behind those of {before.info.number}")
+                if header.info.branches < before.info.branches:
+                    raise CorruptError(path, "stands before the checkpoint before it", offset=0)
+            elif self._first == 0 and header.first_page != 1:
+                raise CorruptError(path, f"its pages begin at id {header.first_page}, not 1")
             headers.append(header)
         return headers
 
@@ -94,9 +89,11 @@ class CheckpointReader:
 
         Raises RecordingError if there is none of that number, CorruptError if it is damaged.
         """
-        if not 0 <= number < len(self.headers):
-            raise RecordingError(f"there is no checkpoint {number}; the last is {len(self.headers) - 1}")
-        known = self.headers[number]
+        headers = self.headers
+        if not headers or not headers[0].info.number <= number <= headers[-1].info.number:
+            last = f"; the last is {headers[-1].info.number}" if headers else ""
+            raise RecordingError(f"there is no checkpoint {number}{last}")
+        known = headers[number - self._first]
         path = self._checkpoints / checkpoint_name(number)
         data = read_file(path, CHECKPOINT_FRAME.header_size + stored_limit(CHECKPOINT_FRAME.raw_limit))
         if decode_checkpoint_header(path, data) != known:
@@ -109,45 +106,60 @@ class CheckpointReader:
 
     def pages(self, ids: array[int]) -> Iterator[tuple[range, bytes]]:
         """Yield the contents of *ids* (ascending, none 0) by chunk: which of *ids*, their pages in a row."""
-        firsts = [header.first_page for header in self.headers]
-        place = 0
-        while place < len(ids):
-            position = bisect_right(firsts, ids[place]) - 1
-            header = self.headers[position]
-            file = self._page_file(position)
-            end = place
-            while end < len(ids) and ids[end] < header.first_page + header.page_count:
-                end += 1
-            wanted = ids[place:end]
-            for start, length, contents in file.read(wanted):
-                yield range(place + start, place + start + length), contents
-            place = end
+        for file, start, mine in self._located(ids):
+            for first, length, contents in file.read(mine):
+                yield range(start + first, start + first + length), contents
 
     def verify_pages(self, number: int) -> None:
         """Check every page that is new in checkpoint *number*, and its hash; raises CorruptError."""
-        self._open_page_file(number).verify(self._hash_pages)
+        for each in self._ranges:
+            if each.number == number:
+                self._page_file(each.path).verify(self._hash_pages)
 
     def page_hashes(self, page_map: array[int], page_count: int) -> bytes:
         """Return the 64-bit hashes, 8 bytes each, of the *page_count* pages of memory that *page_map* describes.
 
-        They are those in the indices of the stored pages; raises CorruptError.  Every index is read once, however
-        often this is called.
+        They are those in the indices of the stored pages; raises CorruptError.
         """
-        stored = self._stored_hashes(max(page_map, default=0))
-        hashes = array("Q", map(stored.__getitem__, page_map))
-        return to_bytes(hashes + stored[:1] * (page_count - len(page_map)))
+        ids = array("Q", sorted(set(page_map) - {0}))
+        (zeros,) = from_bytes("Q", self._hash_pages(ZERO_PAGE))
+        hashes = {0: zeros}
+        for file, _, mine in self._located(ids):
+            hashes.update((page_id, file.hashes[file.place(page_id)]) for page_id in mine)
+        whole = array("Q", map(hashes.__getitem__, page_map))
+        return to_bytes(whole + array("Q", [zeros]) * (page_count - len(page_map)))
 
-    def _stored_hashes(self, last: int) -> array[int]:
-        """Return the hashes of stored pages by id, at least up to the id *last*."""
-        if not self._hashes:
-            self._hashes.extend(from_bytes("Q", self._hash_pages(ZERO_PAGE)))
-        while len(self._hashes) <= last:
-            self._hashes.extend(self._page_file(self._hashed_files).hashes)
-            self._hashed_files += 1
-        return self._hashes
+    def _located(self, ids: array[int]) -> Iterator[tuple[PageFile, int, array[int]]]:
+        """Yield where *ids* (ascending, none 0) are: a file, the index of the first of them that it has, and these."""
+        ranges = self._ranges
+        firsts = [each.first for each in ranges]
+        start = 0
+        while start < len(ids):
+            position = bisect_right(firsts, ids[start]) - 1
+            if position < 0 or ids[start] >= ranges[position].end:
+                raise CorruptError(self._pages, f"page id {ids[start]} is missing")
+            file = self._page_file(ranges[position].path)
+            end = bisect_left(ids, file.range.end, start)
+            yield file, start, ids[start:end]
+            start = end
 
-    def _open_page_file(self, number: int) -> _PageFile:
-        return _PageFile.open(self._pages / pages_name(number), self.headers[number])
+    @cached_property
+    def _ranges(self) -> list[PageRange]:
+        """Which ids are in which file; raises CorruptError, also if a file is missing that belongs to a checkpoint."""
+        ranges = [read_range(path) for path in list_pages(self._pages)]
+        for before, after in pairwise(ranges):
+            if after.first < before.end:
+                problem = f"its pages do not begin behind those of {before.path.name}"
+                raise CorruptError(after.path, problem, offset=0)
+        by_number = {each.number: each for each in ranges}
+        for header in self.headers:
+            path = self._pages / pages_name(header.info.number)
+            found = by_number.get(header.info.number)
+            if found is None:
+                raise CorruptError(path, "missing")
+            if (found.first, found.count) != (header.first_page, header.page_count):
+                raise CorruptError(path, "does not belong to its checkpoint", offset=0)
+        return ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +185,9 @@ class LoadedCheckpoint:
         Pages come in no particular order, some 1,000 at a time.  Raises CorruptError.
         """
         # Sorted by id: every chunk is then unpacked once.
-        pairs = sorted((page_id << 32) | number for number, page_id in enumerate(self.page_map) if page_id)
-        numbers = array("I", [pair & 0xFFFF_FFFF for pair in pairs])
-        ids = array("I", [pair >> 32 for pair in pairs])
+        pairs = sorted((page_id << 20) | number for number, page_id in enumerate(self.page_map) if page_id)
+        numbers = array("I", [pair & (MAX_PAGES - 1) for pair in pairs])
+        ids = array("Q", [pair >> 20 for pair in pairs])
         start, parts = 0, []
         for places, contents in self._reader.pages(ids):
             parts.append(contents)
@@ -186,80 +198,9 @@ class LoadedCheckpoint:
             yield to_bytes(numbers[start:]), b"".join(parts)
 
 
-@dataclass(frozen=True, slots=True)
-class _PageFile:
-    """A file of pages, its index checked: ``offsets`` are where chunks begin, and where the last ends."""
-
-    path: Path
-    first: int
-    count: int
-    offsets: list[int]
-    checks: list[bytes]
-    hashes: array[int]
-
-    @classmethod
-    def open(cls, path: Path, header: CheckpointHeader) -> _PageFile:
-        """Read the index of *path*, which belongs to the checkpoint with *header*; raises CorruptError."""
-        count = header.page_count
-        start = PAGES_FRAME.header_size
-        with open_file(path) as file:
-            frame = PAGES_FRAME.decode_header(path, read_exactly(path, file, 0, start))
-            if frame.fields != (number_of(path), header.first_page, count):
-                raise CorruptError(path, "does not belong to its checkpoint", offset=0)
-            size = os.fstat(file.fileno()).st_size
-            index_start = size - frame.stored_size
-            if index_start < start:
-                raise CorruptError(path, f"cut short: {size} bytes", offset=size)
-            stored = read_exactly(path, file, index_start, frame.stored_size)
-        index = PAGES_FRAME.decode_payload(path, frame, stored, offset=index_start)
-        entries_size = -(-count // CHUNK_PAGES) * CHUNK_ENTRY.size
-        if len(index) != entries_size + count * 8:
-            raise CorruptError(path, f"an index of {len(index)} bytes for {count} pages", offset=index_start)
-        offsets, checks = [start], []
-        for chunk_size, check in CHUNK_ENTRY.iter_unpack(index[:entries_size]):
-            if chunk_size > CHUNK_LIMIT:
-                raise CorruptError(path, f"claims a chunk of {chunk_size} bytes", offset=offsets[-1])
-            offsets.append(offsets[-1] + chunk_size)
-            checks.append(check)
-        # Else a few bytes could claim any number of hashes, which are kept in memory.
-        if count * PAGE_SIZE > (index_start - start) * LZ4_RATIO:
-            raise CorruptError(
-                path, f"{index_start - start} bytes of chunks cannot hold {count} pages", offset=start
-            )
-        if offsets[-1] != index_start:
-            raise CorruptError(path, f"{index_start - start} bytes of chunks, {offsets[-1] - start} expected")
-        return cls(path, header.first_page, count, offsets, checks, from_bytes("Q", index[entries_size:]))
-
-    def read(self, ids: array[int]) -> Iterator[tuple[int, int, bytes]]:
-        """Yield the contents of *ids* of this file (ascending) by chunk: first index, how many, pages."""
-        start = 0
-        with open_file(self.path) as file:
-            for chunk, members in groupby(ids, lambda page_id: (page_id - self.first) // CHUNK_PAGES):
-                places = [(page_id - self.first) % CHUNK_PAGES for page_id in members]
-                begin, end = self.offsets[chunk], self.offsets[chunk + 1]
-                raw = self._unpack(chunk, read_exactly(self.path, file, begin, end - begin))
-                if places != list(range(len(raw) // PAGE_SIZE)):
-                    raw = b"".join(raw[place * PAGE_SIZE : (place + 1) * PAGE_SIZE] for place in places)
-                yield start, len(places), raw
-                start += len(places)
-
-    def verify(self, hash_pages: HashPages) -> None:
-        """Check all pages against their hashes; raises CorruptError."""
-        ids = array("I", range(self.first, self.first + self.count))
-        for start, length, contents in self.read(ids):
-            if from_bytes("Q", hash_pages(contents)) != self.hashes[start : start + length]:
-                offset = self.offsets[start // CHUNK_PAGES]
-                raise CorruptError(self.path, "a page does not have the hash in the index", offset=offset)
-
-    def _unpack(self, chunk: int, stored: bytes) -> bytes:
-        offset = self.offsets[chunk]
-        if check_of(stored) != self.checks[chunk]:
-            raise CorruptError(self.path, f"chunk {chunk} does not match its check", offset=offset)
-        pages = min(CHUNK_PAGES, self.count - chunk * CHUNK_PAGES)
-        return decompress(self.path, stored, pages * PAGE_SIZE, offset=offset)
-
-
 def list_checkpoints(directory: Path) -> list[Path]:
     """Return the checkpoint files in *directory*, in order; raises as `list_directory`."""
     paths = (path for path in list_directory(directory) if path.suffix == ".ckpt")
-    return [path for path in paths if number_of(path) is not None]
+    return sorted(
+        (path for path in paths if number_of(path) is not None), key=lambda path: number_of(path) or 0
+    )
