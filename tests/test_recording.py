@@ -38,6 +38,7 @@ from revirt.recording import (
     Recording,
     RecordingState,
     RecordingWriter,
+    RingLimits,
     list_recordings,
     new_path,
     recordings_dir,
@@ -69,8 +70,8 @@ def manifest() -> Manifest:
 class Writer(RecordingWriter):
     """A writer that seals its events and follows the guest's memory, as a recorder does."""
 
-    def __init__(self, path: Path, contents: Manifest, lock: int) -> None:
-        super().__init__(path, contents, lock)
+    def __init__(self, path: Path, contents: Manifest, lock: int, limits: RingLimits | None = None) -> None:
+        super().__init__(path, contents, lock, limits)
         self.chain = Chain()
         self.memory = bytearray(MEMORY)
         self.appended: list[Event] = []
@@ -97,10 +98,10 @@ def checkpoint(writer: Writer, branches: int, *values: int) -> None:
     number, state = writer.checkpoints, b"state %d" % writer.checkpoints
     contents = b"".join(bytes([value]) * PAGE for value in values)
     writer.memory[: len(contents)] = contents
-    writer.append_digest(branches)
-    info = CheckpointInfo(number, branches, False, 0x7C00, branches * 10, writer.events)
+    info = CheckpointInfo(number, branches, False, 0x7C00, branches * 10, writer.events + 1)
     numbers = b"".join(page.to_bytes(4, "little") for page in range(len(values)))
     writer.add_checkpoint(info, state, [(numbers, contents)])
+    writer.append_digest(branches)
     writer.append(Event(Kind.CHECKPOINT, branches, False, 0x7C00, number=number, data=check_of(state)))
 
 
@@ -237,14 +238,14 @@ def test_a_checkpoint_is_on_disk_before_its_event(tmp_path: Path) -> None:
     with create(tmp_path / "r") as writer:
         with pytest.raises(ValueError, match="checkpoint 0 was not added"):
             writer.append(Event(Kind.CHECKPOINT, 0, False, 0, number=0))
-        with pytest.raises(ValueError, match="checkpoint 0 with event 0 is next"):
+        with pytest.raises(ValueError, match="checkpoint 0 with event 1 is next"):
             writer.add_checkpoint(CheckpointInfo(1, 0, False, 0, 0, 0), b"", [])
 
 
 def test_a_checkpoint_whose_event_was_not_written_is_not_offered(tmp_path: Path) -> None:
     with create(tmp_path / "r") as writer:
         checkpoint(writer, 0, 1)
-        writer.add_checkpoint(CheckpointInfo(1, 5, False, 0, 0, 2), b"", [])
+        writer.add_checkpoint(CheckpointInfo(1, 5, False, 0, 0, 3), b"", [])
 
     recording = Recording.open(tmp_path / "r")
 
@@ -260,7 +261,7 @@ def test_pages_that_cannot_be_taken_end_the_recording_cleanly(tmp_path: Path) ->
     with create(tmp_path / "r") as writer:
         checkpoint(writer, 0, 1)
         with pytest.raises(RuntimeError):
-            writer.add_checkpoint(CheckpointInfo(1, 5, False, 0, 0, 2), b"", batches())
+            writer.add_checkpoint(CheckpointInfo(1, 5, False, 0, 0, 3), b"", batches())
 
     assert problems(tmp_path / "r") == []
     assert sorted(path.name for path in (tmp_path / "r/pages").iterdir()) == ["00000000.pages"]
@@ -319,8 +320,7 @@ def test_a_full_disk_leaves_a_recording_up_to_there(
 
     recording = Recording.open(tmp_path / "r")
     assert recording.state is RecordingState.INTERRUPTED
-    # Where pages cannot be written, the digest before them still was.
-    assert list(recording.events()) == writer.appended[: 1 + place.startswith("revirt.checkpoint")]
+    assert list(recording.events()) == writer.appended[:1]
     assert list(recording.verify()) == []
 
 
@@ -476,14 +476,14 @@ def test_the_end_of_a_log_that_misses_its_last_segment_is_noticed(complete: Path
     last = max((complete / "log").iterdir())
     last.unlink()
 
-    with pytest.raises(CorruptError, match="events where 15 were recorded"):
+    with pytest.raises(CorruptError, match="number 12 where 15 were recorded"):
         list(Recording.open(complete).events())
 
 
 def test_a_checkpoint_that_stands_elsewhere_than_its_event_is_noticed(tmp_path: Path) -> None:
     with create(tmp_path / "r") as writer:
-        writer.append_digest(5)
         writer.add_checkpoint(CheckpointInfo(0, 5, False, 0x1000, 0, 1), b"", [])
+        writer.append_digest(5)
         writer.append(Event(Kind.CHECKPOINT, 6, False, 0x1000, number=0))
 
     assert problems(tmp_path / "r") == ["does not stand where its event does"]
@@ -491,16 +491,17 @@ def test_a_checkpoint_that_stands_elsewhere_than_its_event_is_noticed(tmp_path: 
 
 def test_a_checkpoint_whose_event_is_another_is_noticed(tmp_path: Path) -> None:
     with create(tmp_path / "r") as writer:
-        writer.add_checkpoint(CheckpointInfo(0, 5, False, 0x1000, 0, 0), b"", [])
+        writer.add_checkpoint(CheckpointInfo(0, 5, False, 0x1000, 0, 1), b"", [])
+        writer.append(tick(5))
         writer.append(tick(5))
 
-    assert problems(tmp_path / "r") == ["event 0 of the log is not its own"]
+    assert problems(tmp_path / "r") == ["event 1 of the log is not its own"]
 
 
 def test_a_checkpoint_without_a_digest_before_it_is_noticed(tmp_path: Path) -> None:
     with create(tmp_path / "r") as writer:
-        writer.append(tick(5))
         writer.add_checkpoint(CheckpointInfo(0, 5, False, 0x7C00, 0, 1), b"", [])
+        writer.append(tick(5))
         writer.append(Event(Kind.CHECKPOINT, 5, False, 0x7C00, number=0, data=check_of(b"")))
 
     assert problems(tmp_path / "r") == ["event 1 of the log is not its own"]
@@ -514,8 +515,8 @@ def test_an_event_whose_checkpoint_is_missing_is_noticed(complete: Path) -> None
 
 def test_a_checkpoint_with_a_state_that_the_log_does_not_name_is_noticed(tmp_path: Path) -> None:
     with create(tmp_path / "r") as writer:
-        writer.append_digest(5)
         writer.add_checkpoint(CheckpointInfo(0, 5, False, 0x7C00, 0, 1), b"one", [])
+        writer.append_digest(5)
         writer.append(Event(Kind.CHECKPOINT, 5, False, 0x7C00, number=0, data=check_of(b"other")))
 
     assert problems(tmp_path / "r") == ["its machine state is not the one that the log names"]

@@ -84,6 +84,16 @@ class CheckpointReader:
         except OSError as error:
             raise CorruptError(Path(error.filename), "missing") from error
 
+    @property
+    def disk_size(self) -> int:
+        """Bytes on disk of all checkpoints, and of all pages that they have."""
+        pages = [each.path for each in self._ranges]
+        own = [self._checkpoints / checkpoint_name(info.number) for info in self.infos]
+        try:
+            return sum(path.stat().st_size for path in (*own, *pages))
+        except OSError as error:
+            raise CorruptError(Path(error.filename), "missing") from error
+
     def load(self, number: int) -> LoadedCheckpoint:
         """Return checkpoint *number*, its state and map checked, its pages not read yet.
 

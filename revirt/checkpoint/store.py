@@ -111,9 +111,15 @@ class PageStore:
             self._new.abandon()
             self._new = None
 
+    @property
+    def pending(self) -> int:
+        """Bytes of the file that is being written, so far."""
+        return self._new.offsets[-1] if self._new is not None else 0
+
     def evict(self, oldest: int, *, all_of_it: bool = False) -> None:
         """Drop pages that no checkpoint from number *oldest* on has, wherever it is worth it, or *all_of_it*."""
-        for file in list(self._files):
+        finished = self._files[:-1] if self._new is not None else list(self._files)
+        for file in finished:
             needed = [
                 place
                 for place, (uses, since) in enumerate(zip(file.uses, file.unused_since, strict=True))

@@ -56,8 +56,8 @@ class CheckpointWriter:
 
     @property
     def size(self) -> int:
-        """Bytes of checkpoints on disk, pages included."""
-        return sum(self._sizes.values()) + self._store.size
+        """Bytes of checkpoints on disk, pages included, also of one that is not finished."""
+        return sum(self._sizes.values()) + self._store.size + self._store.pending
 
     def begin(self, info: CheckpointInfo, state: bytes) -> None:
         """Start a checkpoint with the machine state *state*; pages not added are as in the one before.

@@ -34,11 +34,12 @@ def events(arguments: argparse.Namespace) -> int:
         from revirt.replay import count_instructions
 
         # The replay starts behind the first checkpoint; nothing was executed before it.
-        start = recording.checkpoints[0].event + 1 if recording.checkpoints else 0
+        checkpoints = recording.checkpoints
+        start = checkpoints[0].event + 1 - recording.manifest.start.event if checkpoints else 0
         before = ((event, 0) for event in islice(recording.events(), start))
         found = chain(before, count_instructions(recording))
         columns = (*_COLUMNS[:4], _ICOUNT, *_COLUMNS[4:])
-    emit(event_rows(found, kinds), columns, arguments.form, sys.stdout)
+    emit(event_rows(found, kinds, first=recording.manifest.start.event), columns, arguments.form, sys.stdout)
     return 0
 
 

@@ -7,6 +7,7 @@ Imports nothing that is slow: ``revirt --help`` is answered from here alone.  A 
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import NoReturn
 
@@ -57,6 +58,9 @@ def make_parser() -> Parser:
 Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
 
 
+_NANOSECONDS = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
+
+
 def _command(
     commands: Commands[Parser], name: str, module: str, summary: str, function: str = "run"
 ) -> Parser:
@@ -104,6 +108,11 @@ def _add_record(commands: Commands[Parser]) -> None:
     record.add_argument(
         "--checkpoint-every", type=_positive, metavar="N", help="take a checkpoint every N branches"
     )
+    ring = record.add_argument_group("a circular recording, which forgets its beginning")
+    ring.add_argument("--log-size", metavar="SIZE", help="keep this much on disk, as 256M")
+    ring.add_argument(
+        "--keep", type=_duration, metavar="TIME", help="keep this much of the guest's time, as 10m"
+    )
     typed = record.add_mutually_exclusive_group()
     typed.add_argument("--script", metavar="FILE", help="who types: this script")
     typed.add_argument("--batch", action="store_true", help="who types: the guest's own script, or nobody")
@@ -117,7 +126,7 @@ def _add_replay(commands: Commands[Parser]) -> None:
     replay = _command(commands, "replay", "replay", "Replay a recording and check that it does the same")
     _add_recording(replay)
     replay.add_argument(
-        "--from", dest="checkpoint", type=_natural, default=0, metavar="N", help="start at that checkpoint"
+        "--from", dest="checkpoint", type=_natural, metavar="N", help="start at that checkpoint"
     )
     replay.add_argument("--until", type=_position, metavar="POSITION", help="stop there")
     replay.add_argument(
@@ -137,6 +146,10 @@ def _add_store(commands: Commands[Parser]) -> None:
     verify = _command(commands, "verify", "store", "Check every byte of a recording", "verify")
     _add_recording(verify)
     _add_forms(verify)
+
+    mend = _command(commands, "repair", "store", "Make an interrupted recording complete", "mend")
+    _add_recording(mend)
+    _add_json(mend)
 
     remove = _command(commands, "rm", "store", "Delete recordings", "rm")
     remove.add_argument("recordings", metavar="DIR", nargs="+", help="names or directories")
@@ -188,6 +201,14 @@ def _boundary(text: str) -> Position:
     if position.steps:
         raise argparse.ArgumentTypeError(f"{text!r}: a live run stops only at taken branches; write BRANCHES")
     return position
+
+
+def _duration(text: str) -> int:
+    """Return nanoseconds."""
+    match = re.fullmatch(r"(\d{1,9})(ms|s|m|h|d)?", text, re.ASCII)
+    if match is None or int(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; write 90s, 10m, 2h or 1d")
+    return int(match[1]) * _NANOSECONDS[match[2] or "s"]
 
 
 def _natural(text: str) -> int:

@@ -19,7 +19,7 @@ from revirt.monitor.console import NullConsole, PipeConsole
 from revirt.monitor.script import Script, ScriptedConsole
 from revirt.monitor.session import CHECKPOINT_EVERY, RecordOptions, RunSummary, record
 from revirt.monitor.terminal import BANNER, TerminalConsole
-from revirt.recording import Recording, new_path
+from revirt.recording import Recording, RingLimits, new_path
 from revirt.render import (
     Format,
     duration,
@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         until=arguments.until,
         digest_every=arguments.digest_every,
         checkpoint_every=arguments.checkpoint_every or CHECKPOINT_EVERY,
+        limits=_limits(arguments),
     )
     place = _Place(arguments, guest)
     if isinstance(console, TerminalConsole):
@@ -72,6 +73,15 @@ def run(arguments: argparse.Namespace) -> int:
             print(file=sys.stderr)  # the guest's last line, a prompt perhaps, is not over
         _report(summary, arguments.form)
     return stop.exit_status or exit_status(summary)
+
+
+def _limits(arguments: argparse.Namespace) -> RingLimits | None:
+    if arguments.log_size is None and arguments.keep is None:
+        return None
+    if arguments.no_record:
+        raise UsageError("--no-record writes nothing, so --log-size and --keep have no meaning")
+    size = parse_size(arguments.log_size) if arguments.log_size is not None else None
+    return RingLimits(size, arguments.keep)
 
 
 class _Place:

@@ -104,6 +104,8 @@ def recording_facts(recording: Recording) -> dict[str, Any]:
         "log_bytes": recording.log_bytes,
         "checkpoints": len(recording.checkpoints),
         "checkpoint_bytes": recording.checkpoint_bytes,
+        "ring": manifest.ring,
+        "kept": manifest.kept,
         "reason": end.get("reason"),
         "exit_code": exit_code,
         "machine": manifest.machine,
@@ -123,16 +125,19 @@ def _last_seen(recording: Recording) -> tuple[int, int]:
     branches = guest_ns = 0
     for info in recording.checkpoints:
         branches, guest_ns = max(branches, info.branches), max(guest_ns, info.guest_ns)
-    for event in recording.events(after=max(0, recording.event_count - 1)):
+    for event in recording.events(after=max(0, recording.event_end - 1)):
         branches = event.branches
     return branches, guest_ns
 
 
 def event_rows(
-    events: Iterable[Event | tuple[Event, int]], kinds: Collection[Kind] = frozenset(Kind)
+    events: Iterable[Event | tuple[Event, int]], kinds: Collection[Kind] = frozenset(Kind), *, first: int = 0
 ) -> Iterator[EventRow]:
-    """Yield the rows of those *events* (alone or with their instruction counts) that are of *kinds*."""
-    for ordinal, item in enumerate(events):
+    """Yield the rows of those *events* (alone or with their instruction counts) that are of *kinds*.
+
+    *first* is the ordinal of the first event.
+    """
+    for ordinal, item in enumerate(events, first):
         event, icount = (item, None) if isinstance(item, Event) else item
         if event.kind in kinds:
             yield EventRow(

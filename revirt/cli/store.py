@@ -10,7 +10,7 @@ from typing import Any
 
 from revirt.cli.rows import RecordingRow, recording_facts, recording_rows
 from revirt.errors import RecordingError, UsageError
-from revirt.recording import Recording, list_recordings, recordings_dir, remove, resolve
+from revirt.recording import Recording, list_recordings, recordings_dir, remove, repair, resolve
 from revirt.render import (
     Column,
     Format,
@@ -76,11 +76,26 @@ def _in_words(facts: dict[str, Any]) -> dict[str, Any]:
         "branches": grouped(facts["branches"]),
         "events": f"{grouped(facts['events'])}, {size(facts['log_bytes'])} of log",
         "checkpoints": checkpoints,
+        **_ring_in_words(facts),
         "machine": _listed(facts["machine"]),
         "versions": _listed(facts["versions"]),
         "command": " ".join(facts["command"]),
         "uuid": facts["uuid"],
     }
+
+
+def _ring_in_words(facts: dict[str, Any]) -> dict[str, Any]:
+    """What a circular recording keeps, and where that begins."""
+    ring, kept = facts["ring"], facts["kept"]
+    if ring is None:
+        return {}
+    limits = []
+    if ring.get("size") is not None:
+        limits.append(size(ring["size"]))
+    if ring.get("keep_ns") is not None:
+        limits.append(f"{duration(ring['keep_ns'])} of guest time")
+    begins = f"{grouped(kept['branches'])}:0, checkpoint {kept['checkpoint']}"
+    return {"keeps": " and ".join(limits), "begins": begins}
 
 
 def _listed(values: dict[str, Any]) -> str:
@@ -94,6 +109,27 @@ def verify(arguments: argparse.Namespace) -> int:
         return RecordingError.exit_status
     if arguments.form is Format.TABLE:
         print(f"{styled('intact', 'green', sys.stdout)}: {printable(str(recording.path))}")
+    return 0
+
+
+def mend(arguments: argparse.Namespace) -> int:
+    """Make an interrupted recording complete, and say what of it is lost."""
+    path = resolve(arguments.recording)
+    done = repair(path)
+    if arguments.form is not Format.TABLE:
+        lost = [{"path": each.path, "problem": each.problem} for each in done.lost]
+        facts = {
+            "path": path,
+            "events": done.events,
+            "branches": done.branches,
+            "checkpoints": done.checkpoints,
+        }
+        emit_record({**facts, "lost": lost}, arguments.form, sys.stdout)
+        return 0
+    ends = f"{grouped(done.branches)} branches, {grouped(done.events)} events"
+    print(f"{styled('repaired', 'green', sys.stdout)}: {printable(str(path))} now ends after {ends}")
+    for each in done.lost:
+        print(f"lost: {printable(str(each.path))}: {printable(each.problem)}")
     return 0
 
 

@@ -7,19 +7,31 @@
 
 _Static_assert(sizeof(Row) == 32, "revirt/log/rows.py has the same layout");
 
+enum { DATA_LIMIT = 8 << 20 }; /* bytes of one event, as in rows.py */
+
 /* ---- noting ------------------------------------------------------------------------------------------------- */
 
-static bool reserve(void **memory, size_t *room, size_t size)
+/* Return *memory* with room for *size* bytes, moved if need be, or NULL. */
+static void *reserve(void *memory, size_t *room, size_t size)
 {
     if (size <= *room)
-        return true;
+        return memory;
     size_t larger = size < 1 << 12 ? 1 << 12 : 2 * size;
-    void *moved = PyMem_Realloc(*memory, larger);
-    if (moved == NULL)
-        return false;
-    *memory = moved;
-    *room = larger;
-    return true;
+    void *moved = PyMem_Realloc(memory, larger);
+    if (moved != NULL)
+        *room = larger;
+    return moved;
+}
+
+static bool reserve_both(Journal *journal, size_t size)
+{
+    Row *rows = reserve(journal->rows, &journal->rows_room, (journal->count + 1) * sizeof *rows);
+    if (rows != NULL)
+        journal->rows = rows;
+    uint8_t *data = reserve(journal->data, &journal->data_room, journal->data_size + size + 1);
+    if (data != NULL)
+        journal->data = data;
+    return rows != NULL && data != NULL;
 }
 
 PyObject *core_note(CoreObject *self, PyObject *const *args, Py_ssize_t count)
@@ -33,13 +45,12 @@ PyObject *core_note(CoreObject *self, PyObject *const *args, Py_ssize_t count)
     size_t size = (size_t)PyBytes_GET_SIZE(args[4]);
     if (PyErr_Occurred())
         return NULL;
-    if (kind > UINT8_MAX || size > UINT32_MAX)
+    if (kind > UINT8_MAX || size > DATA_LIMIT)
         return PyErr_Format(PyExc_ValueError, "an event of kind %lu with %zu bytes of data", kind, size);
     /* While the guest runs this comes from a device's callback, where flags and registers are not to be had. */
     if ((checked || self->core.uc == NULL) && core_refuse_while_running(self))
         return NULL;
-    if (!reserve((void **)&journal->rows, &journal->rows_room, (journal->count + 1) * sizeof(Row)) ||
-        !reserve((void **)&journal->data, &journal->data_room, journal->data_size + size))
+    if (!reserve_both(journal, size))
         return PyErr_NoMemory();
     journal->rows[journal->count++] = (Row){
         .kind = (uint8_t)kind,
@@ -154,25 +165,29 @@ static uint8_t *put_columns(uint8_t *to, const Row *rows, size_t count, const ui
 static bool check_rows(const Row *rows, size_t count, size_t data_size)
 {
     uint64_t before = 0, size = 0;
-    for (size_t i = 0; i < count; before = rows[i].branches, size += rows[i].size, i++)
+    for (size_t i = 0; i < count; i++) {
         if (rows[i].branches < before || rows[i].branches >> 63) {
             PyErr_Format(PyExc_ValueError, "event at %llu branches after one at %llu",
                          (unsigned long long)rows[i].branches, (unsigned long long)before);
             return false;
         }
+        before = rows[i].branches;
+        size += rows[i].size;
+    }
     if (size != data_size)
-        PyErr_Format(PyExc_ValueError, "rows of events with %llu bytes of data, and %zu bytes", size, data_size);
+        PyErr_Format(PyExc_ValueError, "rows of events with %llu bytes of data, and %zu bytes",
+                     (unsigned long long)size, data_size);
     return size == data_size;
 }
 
 PyObject *module_encode_columns(PyObject *module, PyObject *args)
 {
     (void)module;
-    const char *raw, *data;
-    Py_ssize_t raw_size, data_size;
-    if (!PyArg_ParseTuple(args, "y#y#", &raw, &raw_size, &data, &data_size))
+    PyObject *raw, *data; /* bytes: nobody can change them meanwhile, and they are aligned */
+    if (!PyArg_ParseTuple(args, "SS", &raw, &data))
         return NULL;
-    const Row *rows = (const Row *)raw;
+    Py_ssize_t raw_size = PyBytes_GET_SIZE(raw), data_size = PyBytes_GET_SIZE(data);
+    const Row *rows = (const Row *)PyBytes_AS_STRING(raw);
     size_t count = (size_t)raw_size / sizeof(Row);
     if ((size_t)raw_size % sizeof(Row) != 0)
         return PyErr_Format(PyExc_ValueError, "rows are %zu bytes each", sizeof(Row));
@@ -188,7 +203,7 @@ PyObject *module_encode_columns(PyObject *module, PyObject *args)
     }
     uint8_t *start = (uint8_t *)PyBytes_AS_STRING(ret), *end;
     Py_BEGIN_ALLOW_THREADS
-    end = put_columns(start, rows, count, (const uint8_t *)data, values);
+    end = put_columns(start, rows, count, (const uint8_t *)PyBytes_AS_STRING(data), values);
     Py_END_ALLOW_THREADS
     PyMem_Free(values);
     _PyBytes_Resize(&ret, end - start);

@@ -36,7 +36,10 @@ class CpuStart:
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """A guest ready to start: ``writes`` are (physical address, bytes) for zeroed RAM, none of which overlap."""
+    """A guest ready to start.
+
+    ``writes`` are (physical address, bytes) for zeroed RAM; none is empty, and none overlap.
+    """
 
     writes: tuple[tuple[int, bytes | memoryview], ...]
     cpu: CpuStart

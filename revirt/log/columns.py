@@ -19,7 +19,8 @@ that small negative ones are small: 0, -1, 1, -2 become 0, 1, 2, 3.
 Why so: timer interrupts and clock readings come at a steady pace, so the second difference of their moments
 is nearly nothing, as long as other kinds do not stand in between.  Planes part the noisy low bytes from the
 high ones, which are all alike.  On the boot of a Debian kernel this is as small as variable-length integers
-are, and is made and read several times as fast, by slices instead of a loop over bytes.
+are, and is read several times as fast, by slices instead of a loop over bytes.  The core makes them
+(revirt/core/journal.c).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise, repeat
 
 from revirt.log.events import Event, Kind
-from revirt.log.rows import Rows
+from revirt.log.rows import MAX_DATA, Rows
 
 MAX_EVENTS = 1 << 16
 """Most events in one run."""
@@ -88,7 +89,10 @@ def _decode_table(kind: int, count: int, source: _Source) -> _Table:
     numbers = source.column(count)
     if kind == Kind.CLOCK:
         numbers = _sums(accumulate(_unfold(numbers)))
-    return moments, pcs, checks, numbers, source.column(count)
+    sizes = source.column(count)
+    if max(sizes) > MAX_DATA:
+        raise ValueError(f"an event with {max(sizes)} bytes of data")
+    return moments, pcs, checks, numbers, sizes
 
 
 def _decode_events(kind: int, table: _Table, source: _Source) -> Iterator[Event]:

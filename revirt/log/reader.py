@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from revirt.errors import CorruptError
 from revirt.log import segment
@@ -15,18 +16,34 @@ from revirt.log.frame import list_directory
 from revirt.log.segment import Segment
 
 
-def list_files(directory: Path) -> list[Path]:
-    """Return the segment files in *directory*, in order; raises as `list_directory`.
+class Start(NamedTuple):
+    """Where a log begins: its first segment, and the ordinal of that one's first event."""
+
+    segment: int
+    event: int
+
+
+START = Start(0, 0)
+
+
+def list_files(directory: Path, first: int = 0) -> list[Path]:
+    """Return the files of segments from index *first* on in *directory*, in order; raises as `list_directory`.
 
     Names of other files, such as those of segments being written, are passed over.
     """
-    return [path for path in list_directory(directory) if segment.index_of(path) is not None]
+    indexed = [(segment.index_of(path), path) for path in list_directory(directory)]
+    return [
+        path
+        for _, path in sorted(
+            (index, path) for index, path in indexed if index is not None and index >= first
+        )
+    ]
 
 
-def check_order(before: Segment | None, after: Segment) -> None:
-    """Raise CorruptError unless *after* can follow *before* (None: nothing) in one log."""
-    index = before.index + 1 if before else 0
-    ordinal = before.ordinal + before.count if before else 0
+def check_order(before: Segment | None, after: Segment, start: Start = START) -> None:
+    """Raise CorruptError unless *after* can follow *before* (None: nothing) in one log that begins at *start*."""
+    index = before.index + 1 if before else start.segment
+    ordinal = before.ordinal + before.count if before else start.event
     if after.index != index:
         raise CorruptError(after.path, f"segment {index} is missing before it")
     if after.ordinal != ordinal:
@@ -36,24 +53,33 @@ def check_order(before: Segment | None, after: Segment) -> None:
 
 
 class LogReader:
-    """The log in *directory* as it was when its segments were first asked for."""
+    """The log in *directory*, from *start* on, as it was when its segments were first asked for.
 
-    def __init__(self, directory: Path) -> None:
+    Events go by their ordinal, counted from the beginning of the recording, also where that was evicted.
+    """
+
+    def __init__(self, directory: Path, start: Start = START) -> None:
         self.directory = directory
+        self.start = start
 
     @cached_property
     def segments(self) -> list[Segment]:
         """What the headers of all segments say, in order; raises CorruptError, also if one is missing."""
-        segments = [segment.read_header(path) for path in list_files(self.directory)]
+        segments = [segment.read_header(path) for path in list_files(self.directory, self.start.segment)]
         for before, after in pairwise([None, *segments]):
             assert after is not None
-            check_order(before, after)
+            check_order(before, after, self.start)
         return segments
+
+    @property
+    def end(self) -> int:
+        """The ordinal behind that of the last event."""
+        return self.segments[-1].ordinal + self.segments[-1].count if self.segments else self.start.event
 
     @property
     def count(self) -> int:
         """Events in the log."""
-        return sum(each.count for each in self.segments)
+        return self.end - self.start.event
 
     @property
     def size(self) -> int:
@@ -61,8 +87,7 @@ class LogReader:
         return sum(each.size for each in self.segments)
 
     def events(self, after: int = 0) -> Iterator[Event]:
-        """Yield the events but for the first *after*, reading a segment at a time and none that is not
-        needed.
+        """Yield the events from ordinal *after* on, reading a segment at a time and none that is not needed.
 
         Raises CorruptError when it comes to a segment that is damaged.
         """

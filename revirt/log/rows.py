@@ -2,13 +2,13 @@
 
 ::
 
-    row     kind    u8      ]
-            halted  u8      ]
-            check   u16     ]
-            size    u32     ]  of an event; size in bytes of its data, which stands apart
-            branches  u64   ]
-            pc        u64   ]
-            number    u64   ]
+    row     kind      u8
+            halted    u8
+            check     u16
+            size      u32   bytes of its data, which stands apart
+            branches  u64
+            pc        u64
+            number    u64
 
 The core notes events in this form (revirt/core/journal.c).
 """
@@ -16,7 +16,7 @@ The core notes events in this form (revirt/core/journal.c).
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from revirt.log.events import Event
@@ -24,9 +24,8 @@ from revirt.log.events import Event
 ROW = struct.Struct("<BBHIQQQ")
 MAX_DATA = 8 << 20
 """Most bytes of data that one event may carry."""
-_BRANCHES = 8
-"""Offset of the branches in a row."""
-_BRANCHES_FIELD = struct.Struct("<Q")
+_BRANCHES = 4
+"""Which field of a row has the branches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +52,13 @@ class Rows:
 
     @property
     def first_branches(self) -> int:
-        """Branches of the first; there is one."""
-        (branches,) = _BRANCHES_FIELD.unpack_from(self.rows, _BRANCHES)
-        return int(branches)
+        """Branches of the first; there must be one."""
+        return int(ROW.unpack_from(self.rows)[_BRANCHES])
 
     @property
     def last_branches(self) -> int:
-        """Branches of the last; there is one."""
-        (branches,) = _BRANCHES_FIELD.unpack_from(self.rows, len(self.rows) - ROW.size + _BRANCHES)
-        return int(branches)
+        """Branches of the last; there must be one."""
+        return int(ROW.unpack_from(self.rows, len(self.rows) - ROW.size)[_BRANCHES])
 
 
 def rows_of(events: Sequence[Event]) -> Rows:
@@ -73,7 +70,7 @@ def rows_of(events: Sequence[Event]) -> Rows:
             for kind, branches, halted, pc, check, number, data in events
         ]
     except struct.error as error:
-        raise ValueError(f"no log can hold one of these events: {error}: {_shown(events)}") from error
+        raise ValueError(f"no log can hold {_first_bad(events)}: {error}") from error
     whole = [event.data for event in events if event.data]
     if any(len(data) > MAX_DATA for data in whole):
         raise ValueError(f"an event with {max(map(len, whole))} bytes of data")
@@ -85,5 +82,16 @@ def join(parts: Sequence[Rows]) -> Rows:
     return Rows(b"".join([part.rows for part in parts]), b"".join([part.data for part in parts]))
 
 
-def _shown(events: Sequence[Event]) -> str:
-    return ", ".join(str(event._replace(data=event.data[:16])) for event in events[:3])
+Source = Callable[[], Rows]
+"""Returns what waits somewhere, and forgets it."""
+
+
+def _first_bad(events: Sequence[Event]) -> Event:
+    """Return the first of *events* that is not a row, shortened."""
+    for event in events:
+        kind, branches, halted, pc, check, number, data = event
+        try:
+            ROW.pack(kind, halted, check, len(data), branches, pc, number)
+        except struct.error:
+            return event._replace(data=data[:16])
+    raise AssertionError("all of these events are rows")

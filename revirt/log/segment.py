@@ -29,7 +29,7 @@ from revirt.log.frame import Frame, Header, compress_small, read_file, read_star
 from revirt.log.rows import Rows
 
 FRAME = Frame(b"RVRTSEGM", 1, struct.Struct("<IIQQQ"), columns.RAW_LIMIT)
-_NAME = re.compile(r"(\d{8})\.seg", re.ASCII)
+_NAME = re.compile(r"(\d{8,10})\.seg", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 them.
 
 Rules:
-- Events wait as rows, where they were noted, and are drawn from there: noting one takes no lock.  If the disk
-  cannot follow, the guest waits; no event is dropped.
+- Events wait as rows, where they were noted, and are drawn from there now and then: most are noted without a
+  lock.  If the disk cannot follow, the guest waits; no event is dropped.
 - Everything is written in the order in which it was handed over, events and `submit`-ted jobs alike.  So
   files that a job writes are there before any segment with later events.
 - What waited a second is written, but small segments pack badly: the last one grows, by being replaced as a
@@ -23,7 +23,7 @@ from pathlib import Path
 from revirt.errors import HostError
 from revirt.log import segment
 from revirt.log.frame import write_whole
-from revirt.log.rows import Rows, join
+from revirt.log.rows import Rows, Source, join
 
 SEGMENT_SECONDS = 1.0
 """Host time after which waiting events become a segment."""
@@ -35,7 +35,6 @@ QUEUE_SIZE = 64 << 20
 """Bytes that may wait for the disk before whoever hands over more has to wait, too."""
 
 Job = Callable[[], None]
-Source = Callable[[], Rows]
 
 _NOTHING = Rows(b"", b"")
 
@@ -44,13 +43,22 @@ def _nothing() -> Rows:
     return _NOTHING
 
 
-class LogWriter:
-    """Writes events to *directory*, which exists, as segments from index 0."""
+def _do_nothing() -> None:
+    pass
 
-    def __init__(self, directory: Path) -> None:
+
+class LogWriter:
+    """Writes events to *directory*, which exists, as segments from index 0.
+
+    *written* is called by the writing thread after every segment.
+    """
+
+    def __init__(self, directory: Path, written: Job | None = None) -> None:
         self._directory = directory
+        self._after_write = written or _do_nothing
         self._changed = threading.Condition(threading.Lock())
         self._source: Source = _nothing
+        self._on_failure: Job = _do_nothing
         self._waiting: list[Rows] = []
         self._waiting_size = 0
         self._due = time.monotonic() + SEGMENT_SECONDS
@@ -59,27 +67,28 @@ class LogWriter:
         self._closing = False
         self._ended = False
         self._failure: Exception | None = None
-        # The last segment (writing thread): its events, and its size on disk.
+        # The last segment, and the sizes of all (writing thread).
         self._index = 0
         self._last = _NOTHING
-        self._last_stored = 0
         self._last_branches = 0
+        self._sizes: dict[int, int] = {}
         self.events = 0
         """Events handed over so far."""
         self.written = 0
         """Events on disk so far."""
         self.size = 0
-        """Bytes of segments on disk so far."""
+        """Bytes of segments on disk."""
         self._thread = threading.Thread(target=self._work, name="revirt-log", daemon=True)
         self._thread.start()
 
-    def draw_from(self, source: Source) -> None:
+    def draw_from(self, source: Source, on_failure: Job) -> None:
         """Take events from *source* too: it returns what waits there and forgets it.
 
         It is called before anything is taken that is handed over here, and every ``SEGMENT_SECONDS``; from any thread,
-        never from two at once.
+        never from two at once.  *on_failure* is called by the writing thread when something could not be written: a
+        guest that is quiet would not notice for long.
         """
-        self._source = source
+        self._source, self._on_failure = source, on_failure
 
     def draw(self) -> None:
         """Take what waits in the source now; raises as `append`."""
@@ -88,7 +97,8 @@ class LogWriter:
     def append(self, rows: Rows) -> None:
         """Add *rows* to the log.
 
-        Raises HostError if the log could not be written, and ValueError if an event before these was malformed.
+        Raises HostError if the log could not be written, and ValueError if an event, of these or before them,
+        was malformed.
         """
         with self._changed:
             self._check_open()
@@ -110,6 +120,17 @@ class LogWriter:
             self._cut()
             self._enqueue(lambda: self._finish_segment(job), size)
             self._wait_for_room()
+
+    @property
+    def next_segment(self) -> int:
+        """The index of the segment that the next event goes to; for jobs, before any other event."""
+        return self._index
+
+    def evict(self, first: int) -> None:
+        """Delete the segments before index *first* (writing thread); raises OSError."""
+        for index in [index for index in self._sizes if index < first]:
+            (self._directory / segment.file_name(index)).unlink(missing_ok=True)
+            self.size -= self._sizes.pop(index)
 
     def close(self) -> None:
         """Write everything that waits and end the thread; whenever this has returned, nothing is written any more.
@@ -167,7 +188,7 @@ class LogWriter:
     def _finish_segment(self, job: Job) -> None:
         """Run *job*; events after it go into another segment than those before it (writing thread)."""
         self._index += bool(self._last.rows)
-        self._last, self._last_stored = _NOTHING, 0
+        self._last = _NOTHING
         job()
 
     def _write(self, rows: Rows) -> None:
@@ -179,18 +200,30 @@ class LogWriter:
         whole = join((self._last, rows))
         path = self._directory / segment.file_name(self._index)
         stored = write_whole(path, segment.encode(self._index, self.written - self._last.count, whole))
-        self.size += stored - self._last_stored
+        self.size += stored - self._sizes.get(self._index, 0)
+        self._sizes[self._index] = stored
         self.written += rows.count
         self._last_branches = rows.last_branches
-        self._last, self._last_stored = whole, stored
+        self._last = whole
+        self._after_write()
 
     def _work(self) -> None:
         try:
             self._run_jobs()
+        except Exception as error:  # of the source: what it held is lost, so the log ends here
+            self._fail(error)
         finally:
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
+
+    def _fail(self, failure: Exception) -> None:
+        with self._changed:
+            is_first = self._failure is None
+            self._failure = self._failure or failure
+            self._changed.notify_all()
+        if is_first:
+            self._on_failure()
 
     def _run_jobs(self) -> None:
         while True:
@@ -202,9 +235,10 @@ class LogWriter:
             failure = self._run(job) if self._failure is None else None
             # A finished job may hold many pages; do not keep it while waiting for the next.
             del job, item
+            if failure is not None:
+                self._fail(failure)
             with self._changed:
                 self._queued_size -= size
-                self._failure = self._failure or failure
                 self._changed.notify_all()
 
     def _next(self) -> tuple[Job, int] | None:

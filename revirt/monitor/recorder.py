@@ -5,14 +5,13 @@ One of the two files (with `revirt.replay.replayer`) where machine inputs and lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from revirt.log.chain import Chain
+from revirt.log.chain import SEALED, Chain
 from revirt.log.events import LINE_LIMIT, Event, Kind
 from revirt.log.frame import check_of
-from revirt.log.rows import Rows
-from revirt.log.writer import Source
+from revirt.log.rows import Rows, Source
 from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Inputs, Moment, Received
 from revirt.machine.machine import Digest, Machine
 
@@ -28,8 +27,8 @@ class Log(Protocol):
     def append(self, event: Event) -> None:
         """Add *event*, behind what waits in the source."""
 
-    def draw_from(self, source: Source) -> None:
-        """Take events from *source* too."""
+    def draw_from(self, source: Source, on_failure: Callable[[], None]) -> None:
+        """Take events from *source* too; call *on_failure*, from any thread, when they cannot be written."""
 
     def draw(self) -> None:
         """Take what waits in the source now."""
@@ -38,23 +37,26 @@ class Log(Protocol):
 class Recorder:
     """Implements `Inputs` by asking *inner*; writes every event to *log*.
 
-    Events are noted by the core; the log draws them from there now and then.
+    Events are noted by the core, with the branches and the pc that it stands at; the log draws them from there now and
+    then.  *on_failure* is called, from another thread, when they cannot be written.
     """
 
-    def __init__(self, inner: Inputs, log: Log) -> None:
+    def __init__(self, inner: Inputs, log: Log, on_failure: Callable[[], None]) -> None:
         self._inner = inner
+        self._on_failure = on_failure
         self._log = log
         self._line = bytearray()
         self._chain = Chain()
         self._machine: Machine | None = None
+        # Called for every slice and every character: straight to the inner ones.
         self.horizon = inner.horizon
-        self._pass_on = inner.transmitted
+        self._pass_output = inner.transmitted
 
     def attach(self, machine: Machine) -> None:
         """Take the machine whose positions are written down."""
         self._machine = machine
         self._note = machine.core.note
-        self._log.draw_from(self._take_notes)
+        self._log.draw_from(self._take_notes, self._on_failure)
 
     @property
     def machine(self) -> Machine:
@@ -85,30 +87,37 @@ class Recorder:
 
     def transmitted(self, character: bytes) -> None:
         """Write down a line of output when it is complete."""
-        self._pass_on(character)
+        self._pass_output(character)
         line = self._line
         line += character
         if character == b"\n" or len(line) == LINE_LIMIT:
-            self._emit(_TRANSMITTED, False, False, 0, bytes(line))
+            self._emit(_TRANSMITTED, False, data=bytes(line))
             line.clear()
 
     # -- for the session ---------------------------------------------------------------------------------------
 
-    def write_digest(self, digest: Digest) -> None:
-        """Write down the machine's digests at this moment."""
+    def flush(self) -> None:
+        """Write down what there is to be said before a digest: output that is no whole line yet, and the time."""
         moment = self.machine.moment()
         self._flush_line(moment)
         self._write_time(moment)
-        self._write_sealed(Kind.DIGEST, moment, bytes(digest))
+        self._log.draw()
+
+    def write_digest(self, digest: Digest) -> None:
+        """Write down the machine's digests at this moment; `flush` comes first."""
+        self._append(Kind.DIGEST, 0, bytes(digest))
 
     def write_checkpoint(self, number: int, state: bytes) -> None:
-        """Write down that checkpoint *number* holds *state*, which the machine has saved at this moment."""
-        self._emit(Kind.CHECKPOINT, self.machine.halted, True, number, check_of(state))
+        """Write down that checkpoint *number* holds *state*, which the machine has saved at this moment.
+
+        Flushes the TLB, which whoever starts from that checkpoint finds empty.
+        """
+        self._append(Kind.CHECKPOINT, number, check_of(state))
         self.machine.core.flush_tlb()
 
     def write_end(self, reason: str) -> None:
         """Write down that the run ended, and why."""
-        self._write_sealed(Kind.END, self.machine.moment(), reason.encode())
+        self._append(Kind.END, 0, reason.encode())
 
     # -- details -----------------------------------------------------------------------------------------------
 
@@ -116,13 +125,13 @@ class Recorder:
         for arrival in arrivals:
             match arrival:
                 case ClockReading(ns):
-                    self._emit(Kind.CLOCK, moment.halted, True, ns)
+                    self._emit(Kind.CLOCK, moment.halted, ns)
                 case ClockRate(ns_per_branch):
-                    self._emit(Kind.RATE, moment.halted, True, ns_per_branch)
+                    self._emit(Kind.RATE, moment.halted, ns_per_branch)
                 case Received(data):
                     self._flush_line(moment)
                     self._write_time(moment)
-                    self._emit(Kind.RECEIVED, moment.halted, True, 0, data)
+                    self._emit(Kind.RECEIVED, moment.halted, data=data)
                 case Halt():
                     pass
 
@@ -131,21 +140,30 @@ class Recorder:
         timer and does not branch.
         """
         if moment.halted and self.machine.config.clock == "virtual":
-            self._emit(Kind.CLOCK, True, True, self.machine.clock.now_ns)
+            self._emit(Kind.CLOCK, moment.halted, self.machine.clock.now_ns)
 
     def _flush_line(self, moment: Moment) -> None:
         if self._line:
-            self._emit(_TRANSMITTED, moment.halted, False, 0, bytes(self._line))
+            self._emit(_TRANSMITTED, moment.halted, data=bytes(self._line))
             self._line.clear()
 
-    def _emit(self, kind: int, halted: bool, checked: bool, number: int, data: bytes = b"") -> None:
-        if self._note(kind, halted, checked, number, data) >= NOTES_SIZE:
+    def _emit(self, kind: int, halted: bool, number: int = 0, data: bytes = b"") -> None:
+        # Registers cannot be had in the middle of an OUT, from which output comes.
+        if self._note(kind, halted, kind != _TRANSMITTED, number, data) >= NOTES_SIZE:
             self._log.draw()
 
-    def _write_sealed(self, kind: Kind, moment: Moment, data: bytes) -> None:
-        self._log.draw()  # the hash is taken of everything before
-        event = Event(kind, moment.branches, moment.halted, moment.pc, self.machine.core.check(), 0, data)
-        self._log.append(self._chain.seal(event))
+    def _append(self, kind: Kind, number: int, data: bytes) -> None:
+        """Write down an event that is not noted, because the log has to know of it now."""
+        self._log.draw()  # the hash is taken in order
+        moment = self.machine.moment()
+        event = Event(
+            kind, moment.branches, moment.halted, moment.pc, self.machine.core.check(), number, data
+        )
+        if kind in SEALED:
+            event = self._chain.seal(event)
+        else:
+            self._chain.add(event)
+        self._log.append(event)
 
     def _take_notes(self) -> Rows:
         rows = Rows(*self.machine.core.take_notes())

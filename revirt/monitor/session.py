@@ -25,7 +25,7 @@ from revirt.monitor.console import Console
 from revirt.monitor.live import Live
 from revirt.monitor.recorder import Recorder
 from revirt.position import Position
-from revirt.recording import CheckpointInfo, Manifest, RecordingWriter
+from revirt.recording import CheckpointInfo, Manifest, RecordingWriter, RingLimits
 from revirt.render import Progress
 
 CHECKPOINT_EVERY = 128_000_000
@@ -36,7 +36,10 @@ BATCH_PAGES = 1024
 
 @dataclass(frozen=True, slots=True)
 class RecordOptions:
-    """How to record.  Intervals are in taken branches; ``digest_every`` adds digests between checkpoints."""
+    """How to record.  Intervals are in taken branches; ``digest_every`` adds digests between checkpoints.
+
+    With ``limits`` the recording is circular.
+    """
 
     clock: ClockMode = "host"
     until: Position | None = None
@@ -44,6 +47,7 @@ class RecordOptions:
     checkpoint_every: int = CHECKPOINT_EVERY
     translation_buffer: int = 0
     track_writes: bool = True
+    limits: RingLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +115,8 @@ def record(
         machine = _build(config, live, options)
         machine.load(boot)
         return _run(machine, live, None, options, on_start)
-    with RecordingWriter.create(directory, _describe(guest, config, command)) as writer:
-        recorder = Recorder(live, writer)
+    with RecordingWriter.create(directory, _describe(guest, config, command), options.limits) as writer:
+        recorder = Recorder(live, writer, lambda: live.stop("the recording cannot be written"))
         machine = _build(config, recorder, options)
         machine.load(boot)
         recorder.attach(machine)
@@ -169,13 +173,15 @@ class _Recording:
 
     writer: RecordingWriter
     recorder: Recorder
-    boot: Boot | None
+    boot: Boot
     number: int = 0
 
     def mark(self, machine: Machine, *, with_checkpoint: bool) -> None:
         """Write the digests of this moment, and a checkpoint if one is due."""
-        self.recorder.write_digest(machine.digest())
+        digest = machine.digest()
+        self.recorder.flush()
         if not with_checkpoint:
+            self.recorder.write_digest(digest)
             return
         moment = machine.moment()
         info = CheckpointInfo(
@@ -184,20 +190,20 @@ class _Recording:
             halted=moment.halted,
             pc=moment.pc,
             guest_ns=machine.clock.now_ns,
-            event=self.writer.events,
+            event=self.writer.events + 1,
         )
         state = machine.save()
         self.writer.add_checkpoint(info, state, self._changed_pages(machine))
+        self.recorder.write_digest(digest)
         self.recorder.write_checkpoint(self.number, state)
         self.number += 1
 
     def _changed_pages(self, machine: Machine) -> Iterator[tuple[bytes, bytes | memoryview]]:
         """Yield the pages written since the last checkpoint, in batches of (numbers, contents)."""
         numbers = machine.changed_pages()
-        if self.boot is not None:
-            # What memory holds before the guest starts is in the image, and is not copied.
-            boot, self.boot = self.boot, None
-            for pages, contents in boot.pages():
+        if self.number == 0:
+            # What memory holds before the guest starts is in the image, and need not be copied.
+            for pages, contents in self.boot.pages():
                 yield array("I", pages).tobytes(), contents
             return
         for start in range(0, len(numbers), BATCH_PAGES * 4):
@@ -206,7 +212,9 @@ class _Recording:
 
     def finish(self, machine: Machine, ended: Ended) -> None:
         """Write the last digests and close the recording as complete."""
-        self.recorder.write_digest(machine.digest())
+        digest = machine.digest()
+        self.recorder.flush()
+        self.recorder.write_digest(digest)
         self.recorder.write_end(ended.reason)
         moment = machine.moment()
         self.writer.complete(

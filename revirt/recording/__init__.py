@@ -16,6 +16,8 @@ States, as a reader sees them:
 from revirt.checkpoint import CheckpointInfo, LoadedCheckpoint
 from revirt.recording.manifest import FORMAT_VERSION, Manifest, RecordingState
 from revirt.recording.reader import Recording
+from revirt.recording.repair import Lost, Repair, repair
+from revirt.recording.ring import RingLimits
 from revirt.recording.store import (
     is_recording,
     latest,
@@ -33,15 +35,19 @@ __all__ = [
     "CheckpointInfo",
     "Finding",
     "LoadedCheckpoint",
+    "Lost",
     "Manifest",
     "Recording",
     "RecordingState",
     "RecordingWriter",
+    "Repair",
+    "RingLimits",
     "is_recording",
     "latest",
     "list_recordings",
     "new_path",
     "recordings_dir",
     "remove",
+    "repair",
     "resolve",
 ]

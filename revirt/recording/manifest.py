@@ -9,6 +9,8 @@
     clock      "host" or "virtual"
     versions   of what took part: name to version
     command    the command line that made it
+    ring       what a circular recording keeps: ``size`` in bytes, ``keep_ns`` of guest time; None: everything
+    kept       where what is kept begins: ``segment``, ``event``, ``checkpoint``, ``branches``, ``guest_ns``
     end        how it ended, None before: ``events`` and ``checkpoints`` count what is in it
     check      BLAKE2b-128, in hex, of everything else as JSON with sorted keys and no spaces
 
@@ -32,6 +34,17 @@ FORMAT_VERSION = 1
 NAME = "manifest.json"
 SIZE_LIMIT = 4 << 20
 """Most bytes that a manifest may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where what is kept of a recording begins: with a checkpoint, and the DIGEST before its event."""
+
+    segment: int = 0
+    event: int = 0
+    checkpoint: int = 0
+    branches: int = 0
+    guest_ns: int = 0
 
 
 class RecordingState(StrEnum):
@@ -63,7 +76,14 @@ class Manifest:
     clock: str
     versions: dict[str, str]
     command: list[str]
+    ring: dict[str, Any] | None = None
+    kept: dict[str, int] = field(default_factory=lambda: asdict(Kept()))
     end: dict[str, Any] | None = None
+
+    @property
+    def start(self) -> Kept:
+        """Where what is kept begins."""
+        return Kept(**self.kept)
 
     def to_json(self) -> str:
         """Return the manifest as text, one field a line or more; raises ValueError if a value is not JSON."""
@@ -107,6 +127,12 @@ class Manifest:
         for name in ("guest", "machine", "versions"):
             if type(getattr(self, name)) is not dict:
                 raise CorruptError(path, f"{name} is not an object")
+        if self.ring is not None and type(self.ring) is not dict:
+            raise CorruptError(path, "ring is neither an object nor null")
+        if type(self.kept) is not dict or self.kept.keys() != asdict(Kept()).keys():
+            raise CorruptError(path, "kept is not a place in a recording")
+        if not all(type(each) is int and 0 <= each < 1 << 64 for each in self.kept.values()):
+            raise CorruptError(path, "kept holds something that is not a count")
         if self.end is not None and type(self.end) is not dict:
             raise CorruptError(path, "end is neither an object nor null")
         if type(self.command) is not list:

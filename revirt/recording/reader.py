@@ -10,11 +10,14 @@ from revirt.checkpoint import CheckpointInfo, CheckpointReader, LoadedCheckpoint
 from revirt.checkpoint.format import checkpoint_name
 from revirt.errors import CorruptError, NoRecordingError
 from revirt.log.events import Event
-from revirt.log.reader import LogReader
+from revirt.log.reader import LogReader, Start
 from revirt.recording import layout, store
 from revirt.recording.audit import audit, check_state, events_of
 from revirt.recording.manifest import NAME, Manifest, RecordingState
 from revirt.recording.verify import Finding, verify
+
+_PATIENCE = 20
+"""How often a circular recording is looked at again because its recorder let go of something meanwhile."""
 
 
 class Recording:
@@ -29,8 +32,9 @@ class Recording:
         self.path = path
         self.manifest = contents
         self.state = state
-        self._log = LogReader(path / layout.LOG)
-        self._store = CheckpointReader(path / layout.CHECKPOINTS, path / layout.PAGES)
+        start = contents.start
+        self._log = LogReader(path / layout.LOG, Start(start.segment, start.event))
+        self._store = CheckpointReader(path / layout.CHECKPOINTS, path / layout.PAGES, first=start.checkpoint)
 
     @classmethod
     def open(cls, path: Path) -> Recording:
@@ -43,6 +47,27 @@ class Recording:
         if not store.is_recording(path):
             raise NoRecordingError(path)
         contents = Manifest.read(manifest_path)
+        if contents.state == RecordingState.RECORDING and contents.ring is not None:
+            return cls._open_turning(path, contents)
+        return cls._open(path, contents)
+
+    @classmethod
+    def _open_turning(cls, path: Path, contents: Manifest) -> Recording:
+        """Return the circular recording in *path*, whose recorder may be letting go of what *contents* says is kept."""
+        for _ in range(_PATIENCE):
+            recording = cls._open(path, contents)
+            try:
+                found = recording.checkpoints
+            except CorruptError:
+                found = None
+            before, contents = contents, Manifest.read(path / NAME)
+            if found is not None and contents.kept == before.kept:
+                return recording
+        return cls._open(path, contents)
+
+    @classmethod
+    def _open(cls, path: Path, contents: Manifest) -> Recording:
+        manifest_path = path / NAME
         if contents.state == RecordingState.RECORDING and not layout.is_locked(path):
             # It may have been completed between the two looks; now nobody is left to write it.
             contents = Manifest.read(manifest_path)
@@ -54,13 +79,18 @@ class Recording:
     def checkpoints(self) -> list[CheckpointInfo]:
         """The checkpoints whose event is in the log, by number: those that a replay can start from."""
         # The log first: while it is recorded, checkpoints are on disk before their events are.
-        events = self.event_count
-        return [info for info in self._store.infos if info.event < events]
+        end = self.event_end
+        return [info for info in self._store.infos if info.event < end]
 
     @property
     def event_count(self) -> int:
         """Events in the log."""
         return self._log.count
+
+    @property
+    def event_end(self) -> int:
+        """The ordinal behind that of the last event; events count from the beginning, also where it was evicted."""
+        return self._log.end
 
     @property
     def log_bytes(self) -> int:
@@ -70,10 +100,10 @@ class Recording:
     @property
     def checkpoint_bytes(self) -> int:
         """Bytes of checkpoints and their pages on disk."""
-        return sum(self._store.size(info.number) for info in self.checkpoints)
+        return self._store.disk_size
 
     def events(self, after: int = 0) -> Iterator[Event]:
-        """Yield the events in order, but for the first *after*, reading as it goes.
+        """Yield the events from ordinal *after* on, in order, reading as it goes.
 
         Raises CorruptError when it comes to damage, also at the end of a complete recording that misses
         events.
@@ -81,8 +111,8 @@ class Recording:
         yield from self._log.events(after)
         if self.state is RecordingState.COMPLETE:
             expected = (self.manifest.end or {}).get("events")
-            if self.event_count != expected:
-                problem = f"{self.event_count} events where {expected} were recorded"
+            if self.event_end != expected:
+                problem = f"events up to number {self.event_end} where {expected} were recorded"
                 raise CorruptError(self._log.directory, problem)
 
     def load_checkpoint(self, number: int) -> LoadedCheckpoint:

@@ -17,7 +17,7 @@ from revirt.errors import CorruptError, RecordingError
 from revirt.log import segment
 from revirt.log.chain import SEALED, Chain
 from revirt.log.events import DIGEST_SIZE, Event, Kind
-from revirt.log.reader import check_order, list_files
+from revirt.log.reader import Start, check_order, list_files
 from revirt.log.segment import Segment
 from revirt.machine.config import MachineConfig
 from revirt.recording import layout
@@ -54,22 +54,25 @@ def verify(path: Path, contents: Manifest, state: RecordingState) -> Iterator[Fi
     Reads every file once or twice, and every event once.
     """
     named: dict[int, _Named] = {}
-    counted = yield from _verify_log(path / layout.LOG, named)
-    reader = CheckpointReader(path / layout.CHECKPOINTS, path / layout.PAGES)
+    start = contents.start
+    counted = yield from _verify_log(path / layout.LOG, Start(start.segment, start.event), named)
+    reader = CheckpointReader(path / layout.CHECKPOINTS, path / layout.PAGES, first=start.checkpoint)
     page_count = yield from _page_count(path / NAME, contents)
     whole_log = None if counted is None else _Log(counted, named, page_count)
     infos = yield from _verify_checkpoints(path / layout.CHECKPOINTS, reader, whole_log)
     if counted is not None and infos is not None and state is RecordingState.COMPLETE:
-        yield from _verify_counts(path / NAME, contents, {"events": counted, "checkpoints": len(infos)})
+        yield from _verify_counts(
+            path / NAME, contents, {"events": counted, "checkpoints": start.checkpoint + len(infos)}
+        )
 
 
-def _verify_log(directory: Path, named: dict[int, _Named]) -> _Check[int | None]:
-    """Check the log; return how many events it has, None if that cannot be told.
+def _verify_log(directory: Path, start: Start, named: dict[int, _Named]) -> _Check[int | None]:
+    """Check the log; return the ordinal behind its last event, None if that cannot be told.
 
     Collects the CHECKPOINT events, by their number, in *named*.
     """
     try:
-        files = list_files(directory)
+        files = list_files(directory, start.segment)
     except RecordingError as error:
         yield _finding(directory, error)
         return None
@@ -81,7 +84,7 @@ def _verify_log(directory: Path, named: dict[int, _Named]) -> _Check[int | None]
             found, events = segment.read(path)
             # Behind a damaged segment nothing says where the next should begin.
             if not damaged:
-                check_order(before, found)
+                check_order(before, found, start)
         except RecordingError as error:
             damaged = True
             yield _finding(path, error)
@@ -90,7 +93,7 @@ def _verify_log(directory: Path, named: dict[int, _Named]) -> _Check[int | None]
         yield from walk.pass_segment(found, events)
     if damaged:
         return None
-    return before.ordinal + before.count if before else 0
+    return before.ordinal + before.count if before else start.event
 
 
 class _Walk:

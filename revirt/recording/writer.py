@@ -5,9 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,10 +16,11 @@ from revirt.checkpoint import CheckpointInfo, CheckpointWriter
 from revirt.errors import HostError, RecordingExistsError
 from revirt.log.events import Event, Kind
 from revirt.log.frame import write_whole
-from revirt.log.rows import rows_of
-from revirt.log.writer import LogWriter, Source
+from revirt.log.rows import Source, rows_of
+from revirt.log.writer import LogWriter
 from revirt.recording import layout, manifest, store
-from revirt.recording.manifest import Manifest, RecordingState
+from revirt.recording.manifest import Kept, Manifest, RecordingState
+from revirt.recording.ring import Ring, RingLimits
 
 
 class RecordingWriter:
@@ -28,22 +29,28 @@ class RecordingWriter:
     As a context manager it is closed on the way out: `abort`-ed, unless `complete` was called.
     """
 
-    def __init__(self, path: Path, contents: Manifest, lock: int) -> None:
+    def __init__(self, path: Path, contents: Manifest, lock: int, limits: RingLimits | None = None) -> None:
         self.path = path
         self.checkpoints = 0
         """Checkpoints added so far."""
         self._manifest = contents
         self._lock: int | None = lock
-        self._log = LogWriter(path / layout.LOG)
-        self._store = CheckpointWriter(path / layout.CHECKPOINTS, path / layout.PAGES)
+        self._ring = Ring(limits) if limits is not None else None
+        self._store = CheckpointWriter(
+            path / layout.CHECKPOINTS, path / layout.PAGES, evicts=limits is not None
+        )
+        self._log = LogWriter(path / layout.LOG, self._turn)
 
     @classmethod
-    def create(cls, path: Path, contents: Manifest) -> Self:
+    def create(cls, path: Path, contents: Manifest, limits: RingLimits | None = None) -> Self:
         """Begin a recording in the new directory *path*; in `recordings_dir` it becomes the latest.
+
+        With *limits* it is circular: what is older than they allow goes.
 
         Raises RecordingExistsError if there is something at *path*, HostError if it cannot be written.
         """
-        contents = replace(deepcopy(contents), state=RecordingState.RECORDING, end=None)
+        ring = limits.to_plain() if limits is not None else None
+        contents = replace(deepcopy(contents), state=RecordingState.RECORDING, end=None, ring=ring)
         text = contents.to_json()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,11 +66,11 @@ class RecordingWriter:
             shutil.rmtree(path, ignore_errors=True)
             raise _unwritable(path, error) from error
         store.set_latest(path)
-        return cls(path, contents, lock)
+        return cls(path, contents, lock, limits)
 
     @property
     def events(self) -> int:
-        """Events appended so far; the ordinal of the next."""
+        """Events handed over so far: the ordinal of the next, if nothing waits in the source."""
         return self._log.events
 
     @property
@@ -87,9 +94,9 @@ class RecordingWriter:
             raise ValueError(f"checkpoint {event.number} was not added before its event")
         self._log.append(rows_of([event]))
 
-    def draw_from(self, source: Source) -> None:
+    def draw_from(self, source: Source, on_failure: Callable[[], None]) -> None:
         """Take events from *source* too, as `LogWriter.draw_from` does."""
-        self._log.draw_from(source)
+        self._log.draw_from(source, on_failure)
 
     def draw(self) -> None:
         """Take what waits in the source now; raises HostError if something could not be written."""
@@ -98,21 +105,31 @@ class RecordingWriter:
     def add_checkpoint(
         self, info: CheckpointInfo, state: bytes, batches: Iterable[tuple[bytes, bytes | memoryview]]
     ) -> None:
-        """Store a checkpoint; append its CHECKPOINT event next, as *info.event* says.
+        """Store a checkpoint; append its DIGEST and its CHECKPOINT next, the latter as number *info.event*.
+
+        The two are the first events of a segment, so that what is before them can go.
 
         *batches* are pages changed since the checkpoint before (for the first: pages not all zeros), as
         page numbers (32-bit little-endian) and contents.  They are taken before this returns, packed and
         written later. Raises ValueError if *info* is out of turn, HostError if something could not be
         written.
         """
-        if (info.number, info.event) != (self.checkpoints, self.events):
-            raise ValueError(f"checkpoint {self.checkpoints} with event {self.events} is next, not {info}")
+        self._log.draw()
+        if (info.number, info.event) != (self.checkpoints, self.events + 1):
+            raise ValueError(
+                f"checkpoint {self.checkpoints} with event {self.events + 1} is next, not {info}"
+            )
         writer = self._store
         self._log.submit(lambda: writer.begin(info, state), len(state))
         for numbers, contents in batches:
             self._add_pages(numbers, contents)
-        self._log.submit(writer.commit, 0)
+        self._log.submit(lambda: self._commit(info), 0)
         self.checkpoints += 1
+
+    def freeze(self) -> None:
+        """Let a circular recording keep everything from now on.  Safe from any thread and any signal handler."""
+        if self._ring is not None:
+            self._ring.is_frozen = True
 
     def complete(self, end: dict[str, Any]) -> None:
         """Finish the recording: write what waits, then the manifest with *end*.
@@ -141,7 +158,37 @@ class RecordingWriter:
                 raise
 
     def _add_pages(self, numbers: bytes, contents: bytes | memoryview) -> None:
-        self._log.submit(lambda: self._store.add_pages(numbers, contents), len(contents))
+        def store() -> None:
+            self._turn(len(contents))
+            self._store.add_pages(numbers, contents)
+
+        self._log.submit(store, len(contents))
+
+    def _commit(self, info: CheckpointInfo) -> None:
+        """Finish a checkpoint (writing thread)."""
+        self._store.commit()
+        if self._ring is not None:
+            kept = Kept(self._log.next_segment, info.event - 1, info.number, info.branches, info.guest_ns)
+            self._ring.add(kept)
+            self._turn()
+
+    def _turn(self, needed: int = 0) -> None:
+        """Let go of what is too old, or too much with *needed* bytes more (writing thread)."""
+        ring = self._ring
+        if ring is None:
+            return
+        while (start := ring.turn(self._used + needed)) is not None:
+            # The manifest first: who reads it finds what it names.
+            self._manifest = replace(self._manifest, kept=asdict(start))
+            write_whole(self.path / manifest.NAME, self._manifest.to_json().encode())
+            self._log.evict(start.segment)
+            self._store.evict(start.checkpoint)
+        if ring.is_over(self._used + needed):
+            self._store.evict(ring.oldest, all_of_it=True)
+
+    @property
+    def _used(self) -> int:
+        return self._log.size + self._store.size
 
     def _close(self, state: RecordingState, end: dict[str, Any]) -> None:
         if self._lock is None:

@@ -304,7 +304,7 @@ class Replayer:
     def _pass(self, event: Event) -> None:
         if event.kind not in SEALED:
             self._unhashed.append(event)
-            if len(self._unhashed) == _HASHED_AT_ONCE:
+            if len(self._unhashed) == _HASHED_AT_ONCE or len(event.data) > LINE_LIMIT:
                 self._hashed()
         self.next_event += 1
         self.last = event

@@ -53,7 +53,7 @@ class ReplayReport:
 def replay(
     recording: Recording,
     *,
-    checkpoint: int = 0,
+    checkpoint: int | None = None,
     until: Position | None = None,
     output: Callable[[bytes], None] | None = None,
     speed: Literal["max", "real"] = "max",
@@ -61,7 +61,9 @@ def replay(
     on_start: Callable[[Callable[[str], None]], None] | None = None,
     locate: bool = True,
 ) -> ReplayReport:
-    """Replay *recording* from a checkpoint to *until*, or its end, and report whether it came out the same.
+    """Replay *recording* from a checkpoint (the oldest, unless told otherwise) to *until*, or its end.
+
+    Report whether it came out the same.
 
     *output* gets the guest's console, in real time of the guest if *speed* says so.  *on_start* is given a function
     that ends the replay in order.  After a divergence, *locate* searches for where it began.
@@ -149,9 +151,18 @@ class _Pacer:
         self._woken.set()
 
 
-def _check_order(recording: Recording, checkpoint: int, until: Position | None) -> None:
-    first = next((info for info in recording.checkpoints if info.number == checkpoint), None)
-    if first is not None and until is not None and until.branches < first.branches:
+def _check_order(recording: Recording, checkpoint: int | None, until: Position | None) -> None:
+    infos = recording.checkpoints
+    if until is None or not infos:
+        return
+    oldest = infos[0]
+    if until.branches < oldest.branches:
+        raise UsageError(
+            f"position {until} of {recording.path.name} was evicted",
+            hint=f"the oldest left is {oldest.branches}:0, at checkpoint {oldest.number}",
+        )
+    first = next((info for info in infos if info.number == checkpoint), None)
+    if first is not None and until.branches < first.branches:
         raise UsageError(f"position {until} is before checkpoint {checkpoint}, at {first.branches}:0")
 
 

@@ -16,7 +16,7 @@ from revirt.replay.replayer import Place, Replayer
 
 
 class ReplaySession:
-    """A machine that replays *recording* from checkpoint number *checkpoint*.
+    """A machine that replays *recording* from checkpoint number *checkpoint*, the oldest by default.
 
     Raises CorruptError if the checkpoint cannot be loaded, HostError if it needs another Unicorn.
     """
@@ -25,7 +25,7 @@ class ReplaySession:
         self,
         recording: Recording,
         *,
-        checkpoint: int = 0,
+        checkpoint: int | None = None,
         until: Position | None = None,
         output: Callable[[bytes], None] | None = None,
         on_event: Callable[[Event], None] | None = None,
@@ -116,15 +116,23 @@ def _compare_time(session: ReplaySession, info: CheckpointInfo) -> None:
         )
 
 
-def _find_checkpoint(recording: Recording, number: int) -> CheckpointInfo:
+def _find_checkpoint(recording: Recording, number: int | None) -> CheckpointInfo:
     checkpoints = recording.checkpoints
     if not checkpoints:
         raise RecordingError(
             f"{recording.path} ended before its first checkpoint: there is nothing to replay"
         )
+    if number is None:
+        return checkpoints[0]
     for info in checkpoints:
         if info.number == number:
             return info
+    if number < checkpoints[0].number:
+        oldest = checkpoints[0]
+        raise UsageError(
+            f"checkpoint {number} of {recording.path.name} was evicted",
+            hint=f"the oldest left is {oldest.number}, at {oldest.branches}:0",
+        )
     raise UsageError(
         f"{recording.path.name} has no checkpoint {number}",
         hint=f"it has {checkpoints[0].number} to {checkpoints[-1].number}",

@@ -64,6 +64,7 @@ def test_a_callback_can_note_what_is_not_checked() -> None:
         ((4, False, True, 0, "text"), TypeError),
         ((4, False, True, "0", b""), TypeError),
         ((256, False, True, 0, b""), ValueError),
+        ((4, False, False, 0, bytes((8 << 20) + 1)), ValueError),
         ((4, False, True, 1 << 64, b""), OverflowError),
         ((4, False, True, -1, b""), OverflowError),
     ],

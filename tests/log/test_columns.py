@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from revirt.log import columns, segment
 from revirt.log.events import Event, Kind
-from revirt.log.rows import rows_of
+from revirt.log.rows import MAX_DATA, rows_of
 
 U64 = st.integers(0, 2**64 - 1)
 
@@ -110,10 +110,23 @@ def test_data_of_sizes_that_do_not_exist_is_not_allocated() -> None:
     # Moments, pcs, checks and numbers of width 0, then a size of 2**64 - 1.
     raw = bytes([Kind.RECEIVED]) + bytes(4) + b"\x08" + b"\xff" * 8
 
-    with pytest.raises(ValueError, match="columns end"):
+    with pytest.raises(ValueError, match="an event with 18446744073709551615 bytes"):
         columns.decode(raw, 1)
 
 
 def test_an_unknown_kind_is_not_written() -> None:
     with pytest.raises(ValueError, match="unknown kind of event 99"):
         columns.encode(rows_of([Event(99, 0, False, 0)]))  # type: ignore[arg-type]
+
+
+def test_more_data_than_an_event_may_have_is_refused() -> None:
+    raw = (
+        bytes([Kind.RECEIVED])
+        + bytes(4)
+        + b"\x03"
+        + (MAX_DATA + 1).to_bytes(3, "little")
+        + bytes(MAX_DATA + 1)
+    )
+
+    with pytest.raises(ValueError, match="an event with 8388609 bytes of data"):
+        columns.decode(raw, 1)

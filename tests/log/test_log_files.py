@@ -301,6 +301,10 @@ def test_more_branches_than_a_log_can_hold_are_raised_on_close(tmp_path: Path) -
         log.close()
 
 
+def do_nothing() -> None:
+    pass
+
+
 class Notes:
     """A source with one event for every entry of *waiting*."""
 
@@ -314,7 +318,7 @@ class Notes:
 
 def test_what_waits_in_the_source_comes_before_what_is_appended(tmp_path: Path) -> None:
     log, notes, seen = LogWriter(tmp_path), Notes(), list[int]()
-    log.draw_from(notes.take)
+    log.draw_from(notes.take, do_nothing)
 
     notes.waiting = [tick(1), tick(2)]
     log.append(rows_of([tick(3)]))
@@ -335,7 +339,7 @@ def test_what_waits_in_the_source_is_written_after_a_while(
 ) -> None:
     monkeypatch.setattr(writer, "SEGMENT_SECONDS", 0.01)
     log, notes = LogWriter(tmp_path), Notes()
-    log.draw_from(notes.take)
+    log.draw_from(notes.take, do_nothing)
 
     notes.waiting = [tick(1)]
     wait_until_written(log, 1)
@@ -386,3 +390,35 @@ def test_a_directory_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: 
 
     with pytest.raises(RecordingError, match=r"cannot read .*Permission denied"):
         list_directory(tmp_path)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_whoever_hands_over_nothing_is_told_of_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "SEGMENT_SECONDS", 0.01)
+    log, notes, told = LogWriter(tmp_path), Notes(), threading.Event()
+    log.draw_from(notes.take, told.set)
+
+    notes.waiting = [tick(1)]
+
+    assert told.wait(30)
+    with pytest.raises(HostError, match="No space left on device"):
+        log.close()
+
+
+def test_a_source_that_fails_ends_the_log_with_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "SEGMENT_SECONDS", 0.01)
+    log, told = LogWriter(tmp_path), threading.Event()
+
+    def fail() -> Rows:
+        raise MemoryError("no room for notes")
+
+    log.draw_from(fail, told.set)
+
+    assert told.wait(30)
+    log.draw_from(Notes().take, do_nothing)
+    with pytest.raises(MemoryError, match="no room"):
+        log.close()
