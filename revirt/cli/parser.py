@@ -50,6 +50,7 @@ def make_parser() -> Parser:
     _add_guest(commands)
     _add_record(commands)
     _add_replay(commands)
+    _add_audit(commands)
     _add_store(commands)
     _add_contents(commands)
     return parser
@@ -134,6 +135,19 @@ def _add_replay(commands: Commands[Parser]) -> None:
     )
     replay.add_argument("-q", "--quiet", action="store_true", help="do not print the guest's console")
     _add_json(replay)
+
+
+def _add_audit(commands: Commands[Parser]) -> None:
+    audit = _command(commands, "audit", "audit", "Confirm by a replay that a recording can be believed")
+    _add_recording(audit)
+    audit.add_argument(
+        "--from",
+        dest="checkpoint",
+        type=_natural,
+        metavar="N",
+        help="start at that checkpoint, not the oldest",
+    )
+    _add_json(audit)
 
 
 def _add_store(commands: Commands[Parser]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from revirt.cli.signals import OrderlyStop
 from revirt.errors import DivergenceError
@@ -13,7 +13,7 @@ from revirt.render import Format, emit_record, grouped, is_terminal, printable, 
 from revirt.replay import replay
 
 if TYPE_CHECKING:
-    from revirt.replay import ReplayReport
+    from revirt.replay import Divergence, ReplayReport
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,7 +44,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def report_fields(recording: Recording, report: ReplayReport) -> dict[str, Any]:
     """Return *report* as the fields that ``replay --json`` prints."""
-    divergence = report.divergence
     return {
         "path": recording.path,
         "uuid": recording.manifest.uuid,
@@ -55,14 +54,20 @@ def report_fields(recording: Recording, report: ReplayReport) -> dict[str, Any]:
         "guest_seconds": report.guest_ns / 1e9,
         "seconds": report.seconds,
         "reason": report.reason,
-        "divergence": divergence
-        and {
-            "position": divergence.position,
-            "what": divergence.what,
-            "expected": divergence.expected,
-            "found": divergence.found,
-            "located": divergence.located,
-        },
+        "divergence": divergence_fields(report.divergence),
+    }
+
+
+def divergence_fields(divergence: Divergence | None) -> dict[str, Any] | None:
+    """Return *divergence* as ``--json`` prints it."""
+    if divergence is None:
+        return None
+    return {
+        "position": divergence.position,
+        "what": divergence.what,
+        "expected": divergence.expected,
+        "found": divergence.found,
+        "located": divergence.located,
     }
 
 
@@ -78,14 +83,17 @@ def _report(report: ReplayReport) -> None:
         print(f"{styled('exact', 'green', sys.stderr)}: {done} ({printable(report.reason)})", file=sys.stderr)
         return
     print(f"{styled('diverged', 'red', sys.stderr)} after {done}", file=sys.stderr)
-    divergence = report.divergence
-    if divergence is None:
-        return
+    if report.divergence is not None:
+        print_divergence(report.divergence, sys.stderr)
+
+
+def print_divergence(divergence: Divergence, out: TextIO) -> None:
+    """Write where and in what a replay differed, for people."""
     facts = {
         "position": divergence.position,
         "what": divergence.what,
         "recorded": divergence.expected,
         "replayed": divergence.found,
-        **(divergence.located or {}),
+        **divergence.located,
     }
-    emit_record(facts, Format.TABLE, sys.stderr)
+    emit_record(facts, Format.TABLE, out)

@@ -6,15 +6,13 @@ the machine's digests and a checkpoint; both stand in the log as events.
 
 from __future__ import annotations
 
-import platform
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from revirt import __version__
-from revirt.core import UNICORN_VERSION, load_unicorn
+from revirt.core import load_unicorn
 from revirt.image import load
 from revirt.image.boot import Boot
 from revirt.image.guest import Guest
@@ -26,6 +24,7 @@ from revirt.monitor.live import Live
 from revirt.monitor.recorder import Recorder
 from revirt.position import Position
 from revirt.recording import CheckpointInfo, Manifest, RecordingWriter, RingLimits
+from revirt.recording.versions import current_versions
 from revirt.render import Progress
 
 CHECKPOINT_EVERY = 128_000_000
@@ -248,17 +247,6 @@ def _describe(guest: Guest, config: MachineConfig, command: Sequence[str]) -> Ma
         },
         machine=config.to_plain(),
         clock=config.clock,
-        versions=_versions(),
+        versions=current_versions(),
         command=list(command),
     )
-
-
-def _versions() -> dict[str, str]:
-    """What a replay elsewhere may have to know: x87 transcendental functions go through the host's C library."""
-    return {
-        "revirt": __version__,
-        "unicorn": UNICORN_VERSION,
-        "python": platform.python_version(),
-        "libc": " ".join(platform.libc_ver()),
-        "machine": platform.machine(),
-    }

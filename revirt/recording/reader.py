@@ -11,6 +11,7 @@ from revirt.checkpoint.format import checkpoint_name
 from revirt.errors import CorruptError, NoRecordingError
 from revirt.log.events import Event
 from revirt.log.reader import LogReader, Start
+from revirt.log.segment import Segment
 from revirt.recording import layout, store
 from revirt.recording.audit import audit, check_state, events_of
 from revirt.recording.manifest import NAME, Manifest, RecordingState
@@ -93,6 +94,11 @@ class Recording:
         return self._log.end
 
     @property
+    def segments(self) -> list[Segment]:
+        """The segments of the log, in order: what their headers say."""
+        return self._log.segments
+
+    @property
     def log_bytes(self) -> int:
         """Bytes of the log on disk."""
         return self._log.size
@@ -101,6 +107,15 @@ class Recording:
     def checkpoint_bytes(self) -> int:
         """Bytes of checkpoints and their pages on disk."""
         return self._store.disk_size
+
+    def checkpoint_size(self, number: int) -> int:
+        """Return the bytes on disk of checkpoint *number* and the pages that are new in it."""
+        return self._store.size(number)
+
+    @property
+    def new_pages(self) -> dict[int, int]:
+        """How many pages of memory were stored with each checkpoint, by its number."""
+        return {header.info.number: header.page_count for header in self._store.headers}
 
     def events(self, after: int = 0) -> Iterator[Event]:
         """Yield the events from ordinal *after* on, in order, reading as it goes.

@@ -5,10 +5,21 @@ session      a machine that replays from a checkpoint
 run          a whole replay, and the report of it
 divergence   where and in what a replay that differs differs
 counting     instruction counts of events, by a replay that counts
+auditor      what of a recording a replay confirms
 """
 
+from revirt.replay.auditor import AuditReport, Verdict, audit
 from revirt.replay.counting import count_instructions
 from revirt.replay.run import Divergence, ReplayReport, replay
 from revirt.replay.session import ReplaySession
 
-__all__ = ["Divergence", "ReplayReport", "ReplaySession", "count_instructions", "replay"]
+__all__ = [
+    "AuditReport",
+    "Divergence",
+    "ReplayReport",
+    "ReplaySession",
+    "Verdict",
+    "audit",
+    "count_instructions",
+    "replay",
+]

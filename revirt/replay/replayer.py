@@ -41,8 +41,8 @@ class Place:
 class Replayer:
     """Implements `Inputs` by reading a log; ``open_events(n)`` yields its events from ordinal *n* on.
 
-    The machine halts at *until*, if given; *output* gets what the guest sends, *on_event* every event passed, and
-    *pace* is called whenever the machine stands still.  ``next_event`` is the ordinal of the event to come,
+    The machine halts at *until*, if given; *output* gets what the guest sends, *on_event* every event that came again,
+    and *pace* is called whenever the machine stands still.  ``next_event`` is the ordinal of the event to come,
     ``last`` the latest one passed, ``digests_checked`` counts comparisons.
     """
 
@@ -230,6 +230,10 @@ class Replayer:
         self._compare_place(event, moment)
         if self._line and event.kind in _AFTER_OUTPUT:
             raise self._differs(event, "output", "nothing before it", repr(bytes(self._line)))
+        if event.kind == Kind.DIGEST:
+            self._compare_digest(event)
+        if event.kind in SEALED:
+            self._compare_chain(event)
         self._pass(event)
         match event.kind:
             case Kind.CLOCK:
@@ -240,12 +244,7 @@ class Replayer:
                 return (Received(event.data),)
             case Kind.CHECKPOINT:
                 self.machine.core.flush_tlb()
-            case Kind.DIGEST:
-                self._compare_digest(event)
-                self._compare_chain(event)
-                return ()
             case Kind.END:
-                self._compare_chain(event)
                 if self._next is not None:
                     raise self._differs(event, "end", "more events behind it", "the end")
                 return (Halt(event.data.decode(errors="replace")),)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from revirt.errors import DivergenceError, UsageError
-from revirt.machine.machine import Machine
+from revirt.log.events import Event
+from revirt.machine.machine import Ended, Machine
 from revirt.position import Position
 from revirt.recording import Recording
 from revirt.render import Progress
@@ -37,7 +38,8 @@ class Divergence:
 class ReplayReport:
     """What a replay came to.  ``seconds`` are of the host, ``guest_ns`` of the guest.
 
-    ``exact`` is true if everything that was recorded in the stretch replayed came again.
+    ``exact`` is true if everything that was recorded in the stretch replayed came again.  ``ended`` is how the guest
+    ended, None if it did not by itself.
     """
 
     exact: bool
@@ -47,6 +49,7 @@ class ReplayReport:
     branches: int
     guest_ns: int
     seconds: float
+    ended: Ended | None
     divergence: Divergence | None
 
 
@@ -59,6 +62,7 @@ def replay(
     speed: Literal["max", "real"] = "max",
     progress: Progress | None = None,
     on_start: Callable[[Callable[[str], None]], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
     locate: bool = True,
 ) -> ReplayReport:
     """Replay *recording* from a checkpoint (the oldest, unless told otherwise) to *until*, or its end.
@@ -66,7 +70,8 @@ def replay(
     Report whether it came out the same.
 
     *output* gets the guest's console, in real time of the guest if *speed* says so.  *on_start* is given a function
-    that ends the replay in order.  After a divergence, *locate* searches for where it began.
+    that ends the replay in order, *on_event* every event that came again.  After a divergence, *locate* searches for
+    where it began.
 
     Checkpoints that the replay comes past are compared with the log, so that an exact replay tells that all of the
     recording is sound from where it began to where it ended.
@@ -77,12 +82,18 @@ def replay(
     started = time.perf_counter()
     _check_order(recording, checkpoint, until)
     pacer = _Pacer(speed, progress, _last_branch(recording, until))
+
+    def passed(event: Event) -> None:
+        audit_passed(session, event)
+        if on_event is not None:
+            on_event(event)
+
     session = ReplaySession(
         recording,
         checkpoint=checkpoint,
         until=until,
         output=output,
-        on_event=lambda event: audit_passed(session, event),
+        on_event=passed,
         pace=pacer,
     )
     pacer.attach(session.machine)
@@ -111,6 +122,7 @@ def replay(
         branches=session.machine.core.branches,
         guest_ns=session.machine.clock.now_ns,
         seconds=time.perf_counter() - started,
+        ended=session.machine.ended,
         divergence=divergence,
     )
 

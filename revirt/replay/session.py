@@ -35,7 +35,7 @@ class ReplaySession:
     ) -> None:
         _check_unicorn(recording)
         self.recording = recording
-        self.info = _find_checkpoint(recording, checkpoint)
+        self.info = find_checkpoint(recording, checkpoint)
         self.replayer = Replayer(
             recording.events, self.info.event + 1, until=until, output=output, on_event=on_event, pace=pace
         )
@@ -105,7 +105,7 @@ def audit_passed(session: ReplaySession, event: Event) -> None:
     """Compare a checkpoint that is passed with the log and the guest's time; raises CorruptError."""
     if event.kind == Kind.CHECKPOINT:
         session.recording.audit_checkpoint(event.number, session.machine.page_count)
-        _compare_time(session, _find_checkpoint(session.recording, event.number))
+        _compare_time(session, find_checkpoint(session.recording, event.number))
 
 
 def _compare_time(session: ReplaySession, info: CheckpointInfo) -> None:
@@ -116,7 +116,8 @@ def _compare_time(session: ReplaySession, info: CheckpointInfo) -> None:
         )
 
 
-def _find_checkpoint(recording: Recording, number: int | None) -> CheckpointInfo:
+def find_checkpoint(recording: Recording, number: int | None) -> CheckpointInfo:
+    """Return checkpoint *number* (None: the oldest); raises RecordingError if there is none, UsageError if not that."""
     checkpoints = recording.checkpoints
     if not checkpoints:
         raise RecordingError(

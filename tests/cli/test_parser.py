@@ -15,7 +15,10 @@ from revirt.position import Position
 from revirt.render import Format
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["demo", "guest", "record", "replay", "ls", "info", "events", "console", "verify", "rm"]
+COMMANDS = [
+    *("demo", "guest", "record", "replay", "audit", "ls", "info"),
+    *("events", "console", "verify", "rm"),
+]
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,6 +65,7 @@ def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) 
         "ls",
         "info",
         "verify",
+        "audit",
         "rm x",
         "events",
         "console",

@@ -83,6 +83,7 @@ def damage_recording(rng: Random, samples: Path, case: Path) -> None:
         ["console", target],
         ["verify", target, "--json"],
         ["replay", target, "--json"],
+        ["audit", target, "--json"],
         ["replay", target, "--from", number, "--until", position],
         ["events", target, "--icount", "--csv"],
     ):
