@@ -164,6 +164,18 @@ def _add_store(commands: Commands[Parser]) -> None:
     mend = _command(commands, "repair", "store", "Make an interrupted recording complete", "mend")
     _add_recording(mend)
     _add_json(mend)
+    stats = _command(commands, "stats", "stats", "Count what a recording is made of", "stats")
+    _add_recording(stats)
+    counted = stats.add_mutually_exclusive_group()
+    counted.add_argument("--checkpoints", action="store_true", help="list checkpoints, not kinds of event")
+    counted.add_argument(
+        "--icount", action="store_true", help="add bytes per million instructions, by a counting replay"
+    )
+    _add_forms(stats)
+
+    usage = _command(commands, "du", "stats", "Tell how much space recordings take", "du")
+    usage.add_argument("recordings", metavar="DIR", nargs="*", help="names or directories (default: all)")
+    _add_forms(usage)
 
     remove = _command(commands, "rm", "store", "Delete recordings", "rm")
     remove.add_argument("recordings", metavar="DIR", nargs="+", help="names or directories")

@@ -28,6 +28,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise, repeat
 
 from revirt.log.events import Event, Kind
@@ -63,12 +64,7 @@ def decode(raw: bytes, count: int) -> list[Event]:
 
     Raises ValueError, saying what is wrong, if *raw* is not what `encode` returns for so many events.
     """
-    if not 0 < count <= MAX_EVENTS:
-        raise ValueError(f"{count} events in one run")
-    source = _Source(raw)
-    kinds = source.take(count)
-    if not _KINDS.issuperset(kinds):
-        raise ValueError(f"unknown kind of event {max(set(kinds) - _KINDS)}")
+    source, kinds = _begin(raw, count)
     tables = {kind: _decode_table(kind, kinds.count(kind), source) for kind in sorted(set(kinds))}
     events = {kind: _decode_events(kind, table, source) for kind, table in tables.items()}
     source.finish()
@@ -76,6 +72,47 @@ def decode(raw: bytes, count: int) -> list[Event]:
     if any(later.branches < earlier.branches for earlier, later in pairwise(merged)):
         raise ValueError("events out of order")
     return merged
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What the events of a kind take of a run: how many they are, bytes of their data, bytes of columns with it."""
+
+    events: int = 0
+    data: int = 0
+    raw: int = 0
+
+    def __add__(self, other: Share) -> Share:
+        return Share(self.events + other.events, self.data + other.data, self.raw + other.raw)
+
+
+def measure(raw: bytes, count: int) -> dict[Kind, Share]:
+    """Return what each kind takes of *raw*, which holds *count* events; together they take all of it.
+
+    Nothing is shared between kinds, not even the differences.  Raises ValueError as `decode`, but does not look at
+    the order of the events.
+    """
+    source, kinds = _begin(raw, count)
+    shares = {}
+    for kind in sorted(set(kinds)):
+        start, events = source.taken, kinds.count(kind)
+        *_, sizes = _decode_table(kind, events, source)
+        data = sum(sizes)
+        shares[Kind(kind)] = Share(events, data, events + source.taken - start + data)
+    source.take(sum(share.data for share in shares.values()))
+    source.finish()
+    return shares
+
+
+def _begin(raw: bytes, count: int) -> tuple[_Source, bytes]:
+    """Return what is behind the kinds of the *count* events in *raw*, and the kinds."""
+    if not 0 < count <= MAX_EVENTS:
+        raise ValueError(f"{count} events in one run")
+    source = _Source(raw)
+    kinds = source.take(count)
+    if not _KINDS.issuperset(kinds):
+        raise ValueError(f"unknown kind of event {max(set(kinds) - _KINDS)}")
+    return source, kinds
 
 
 _Table = tuple[list[int], list[int], list[int], list[int], list[int]]
@@ -112,19 +149,19 @@ def _unfold(values: Sequence[int]) -> Iterator[int]:
 
 
 class _Source:
-    """Bytes taken from the front; raises ValueError when there are not enough."""
+    """Bytes taken from the front; raises ValueError when there are not enough.  ``taken`` is how many."""
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
-        self._taken = 0
+        self.taken = 0
 
     def take(self, size: int) -> bytes:
         """Return the next *size* bytes."""
-        start = self._taken
+        start = self.taken
         if size > len(self._raw) - start:
             raise ValueError(f"columns end after {len(self._raw)} bytes, within {size} bytes from {start}")
-        self._taken += size
-        return self._raw[start : self._taken]
+        self.taken += size
+        return self._raw[start : self.taken]
 
     def column(self, count: int, width_limit: int = 8) -> list[int]:
         """Return the *count* values of the next column."""
@@ -141,5 +178,5 @@ class _Source:
 
     def finish(self) -> None:
         """Make sure that nothing is left."""
-        if self._taken != len(self._raw):
-            raise ValueError(f"{len(self._raw) - self._taken} bytes after the last column")
+        if self.taken != len(self._raw):
+            raise ValueError(f"{len(self._raw) - self.taken} bytes after the last column")

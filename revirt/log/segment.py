@@ -24,7 +24,8 @@ from pathlib import Path
 
 from revirt.errors import CorruptError
 from revirt.log import columns
-from revirt.log.events import Event
+from revirt.log.columns import Share
+from revirt.log.events import Event, Kind
 from revirt.log.frame import Frame, Header, compress_small, read_file, read_start, stored_limit
 from revirt.log.rows import Rows
 
@@ -77,9 +78,7 @@ def read(path: Path) -> tuple[Segment, list[Event]]:
 
     Raises CorruptError or FormatVersionError.
     """
-    data = read_file(path, FRAME.header_size + stored_limit(FRAME.raw_limit))
-    header, raw = FRAME.decode(path, data)
-    segment = _segment(path, header)
+    segment, raw = _read_raw(path)
     try:
         events = columns.decode(raw, segment.count)
     except ValueError as error:
@@ -87,6 +86,25 @@ def read(path: Path) -> tuple[Segment, list[Event]]:
     if (events[0].branches, events[-1].branches) != (segment.first_branches, segment.last_branches):
         raise CorruptError(path, "header and events differ about where they stand", offset=FRAME.header_size)
     return segment, events
+
+
+def measure(path: Path) -> tuple[Segment, dict[Kind, Share]]:
+    """Return the segment in *path* with what each kind of event takes of it before compression.
+
+    Raises CorruptError or FormatVersionError.
+    """
+    segment, raw = _read_raw(path)
+    try:
+        return segment, columns.measure(raw, segment.count)
+    except ValueError as error:
+        raise CorruptError(path, str(error), offset=FRAME.header_size) from error
+
+
+def _read_raw(path: Path) -> tuple[Segment, bytes]:
+    """Return the segment in *path* with its columns, unpacked."""
+    data = read_file(path, FRAME.header_size + stored_limit(FRAME.raw_limit))
+    header, raw = FRAME.decode(path, data)
+    return _segment(path, header), raw
 
 
 def _segment(path: Path, header: Header) -> Segment:

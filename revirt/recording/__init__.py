@@ -18,6 +18,7 @@ from revirt.recording.manifest import FORMAT_VERSION, Manifest, RecordingState
 from revirt.recording.reader import Recording
 from revirt.recording.repair import Lost, Repair, repair
 from revirt.recording.ring import RingLimits
+from revirt.recording.stats import CheckpointStats, KindStats, LogStats, checkpoint_stats, log_stats
 from revirt.recording.store import (
     is_recording,
     latest,
@@ -27,24 +28,32 @@ from revirt.recording.store import (
     remove,
     resolve,
 )
+from revirt.recording.usage import Usage, disk_usage
 from revirt.recording.verify import Finding
 from revirt.recording.writer import RecordingWriter
 
 __all__ = [
     "FORMAT_VERSION",
     "CheckpointInfo",
+    "CheckpointStats",
     "Finding",
+    "KindStats",
     "LoadedCheckpoint",
     "Lost",
+    "LogStats",
     "Manifest",
     "Recording",
     "RecordingState",
     "RecordingWriter",
     "Repair",
     "RingLimits",
+    "Usage",
+    "checkpoint_stats",
+    "disk_usage",
     "is_recording",
     "latest",
     "list_recordings",
+    "log_stats",
     "new_path",
     "recordings_dir",
     "remove",

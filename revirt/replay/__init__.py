@@ -9,7 +9,7 @@ auditor      what of a recording a replay confirms
 """
 
 from revirt.replay.auditor import AuditReport, Verdict, audit
-from revirt.replay.counting import count_instructions
+from revirt.replay.counting import count_instructions, total_instructions
 from revirt.replay.run import Divergence, ReplayReport, replay
 from revirt.replay.session import ReplaySession
 
@@ -22,4 +22,5 @@ __all__ = [
     "audit",
     "count_instructions",
     "replay",
+    "total_instructions",
 ]

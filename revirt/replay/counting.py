@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 from revirt.log.events import Event
@@ -25,3 +26,12 @@ def count_instructions(recording: Recording) -> Iterator[tuple[Event, int]]:
         is_running = stop.ended is None and stop.halted is None
         yield from passed
         passed.clear()
+
+
+def total_instructions(recording: Recording) -> int:
+    """Return how many instructions were executed from the first checkpoint to the last event.
+
+    Raises DivergenceError if the replay differs.
+    """
+    last = deque(count_instructions(recording), maxlen=1)
+    return last[0][1] if last else 0

@@ -16,7 +16,7 @@ from revirt.render import Format
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
-    *("demo", "guest", "record", "replay", "audit", "ls", "info"),
+    *("demo", "guest", "record", "replay", "audit", "ls", "info", "stats", "du"),
     *("events", "console", "verify", "rm"),
 ]
 
@@ -66,6 +66,8 @@ def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) 
         "info",
         "verify",
         "audit",
+        "stats",
+        "du",
         "rm x",
         "events",
         "console",
@@ -113,6 +115,7 @@ def test_a_replay_may_stop_between_branches_but_a_recorded_run_may_not() -> None
         ("record hello --script a --batch", "not allowed with"),
         ("events --json --csv", "not allowed with"),
         ("rm", "required: DIR"),
+        ("stats --checkpoints --icount", "not allowed with"),
     ],
 )
 def test_a_wrong_command_line_is_a_usage_error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,13 +10,14 @@ import pytest
 from library import RecordingOf, RecordWith
 from reader import END_COUNT, LOOP_COUNT, ORIGIN, READINGS, SETUP_COUNT, guest_in
 
+from revirt.cli import main
 from revirt.errors import UsageError
 from revirt.log.events import Event
 from revirt.machine.config import ClockMode
 from revirt.monitor.console import NullConsole
 from revirt.position import Position
 from revirt.recording import Recording
-from revirt.replay import ReplaySession, count_instructions, replay
+from revirt.replay import ReplaySession, count_instructions, replay, total_instructions
 
 LINE = (0, 1, 4, 6, 7, 10, 13, 14, 15)
 """Where the instructions of the reader begin that stand before its first taken branch."""
@@ -83,7 +85,18 @@ def test_going_back_to_a_mark_gives_the_same_future(recording: Recording) -> Non
 def test_instruction_counts_are_those_of_the_program(recording: Recording) -> None:
     counts = [count for _, count in count_instructions(recording)]
 
-    assert counts[-1] == SETUP_COUNT + LOOP_COUNT * READINGS + END_COUNT
+    assert counts[-1] == total_instructions(recording) == SETUP_COUNT + LOOP_COUNT * READINGS + END_COUNT
+
+
+def test_bytes_are_given_per_million_instructions(
+    recording: Recording, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["stats", str(recording.path), "--icount", "--json"]) == 0
+
+    facts = json.loads(capsys.readouterr().out)
+    instructions = SETUP_COUNT + LOOP_COUNT * READINGS + END_COUNT
+    assert facts["instructions"] == instructions
+    assert facts["total"]["per_million_instructions"] == recording.log_bytes * 1e6 / instructions
 
 
 @pytest.mark.parametrize(("name", "clock"), [("vuln", "host"), ("packer", "virtual"), ("paging", "host")])

@@ -82,6 +82,8 @@ def damage_recording(rng: Random, samples: Path, case: Path) -> None:
         ["events", target, "--jsonl"],
         ["console", target],
         ["verify", target, "--json"],
+        ["stats", target, "--json"],
+        ["du", target, "--json"],
         ["replay", target, "--json"],
         ["audit", target, "--json"],
         ["replay", target, "--from", number, "--until", position],
