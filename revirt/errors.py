@@ -92,11 +92,10 @@ class RecordingError(RevirtError):
 class RecordingExistsError(RecordingError):
     """The output directory exists already; recordings are never overwritten."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(
-            f"{path} exists already; a recording is never overwritten",
-            hint="choose another directory with -o, or delete it with 'revirt rm'",
-        )
+    def __init__(
+        self, path: Path, *, hint: str = "choose another directory with -o, or delete it with 'revirt rm'"
+    ) -> None:
+        super().__init__(f"{path} exists already; a recording is never overwritten", hint=hint)
         self.path = path
 
 

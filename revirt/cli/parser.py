@@ -177,6 +177,11 @@ def _add_store(commands: Commands[Parser]) -> None:
     usage.add_argument("recordings", metavar="DIR", nargs="*", help="names or directories (default: all)")
     _add_forms(usage)
 
+    move = _command(commands, "mv", "store", "Rename or move a recording", "mv")
+    move.add_argument("recording", metavar="DIR", help="a directory or name")
+    move.add_argument("target", metavar="TARGET", help="a new name, a directory to move into, or a new path")
+    _add_json(move)
+
     remove = _command(commands, "rm", "store", "Delete recordings", "rm")
     remove.add_argument("recordings", metavar="DIR", nargs="+", help="names or directories")
     remove.add_argument("-f", "--force", action="store_true", help="do not ask")

@@ -1,4 +1,4 @@
-"""``revirt ls``, ``info``, ``verify`` and ``rm``: recordings as things on disk."""
+"""``revirt ls``, ``info``, ``verify``, ``mv`` and ``rm``: recordings as things on disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from typing import Any
 
 from revirt.cli.rows import RecordingRow, recording_facts, recording_rows
 from revirt.errors import RecordingError, UsageError
-from revirt.recording import Recording, list_recordings, recordings_dir, remove, repair, resolve
+from revirt.recording import (
+    Recording,
+    list_recordings,
+    move,
+    move_target,
+    recordings_dir,
+    remove,
+    repair,
+    resolve,
+)
 from revirt.render import (
     Column,
     Format,
@@ -130,6 +139,16 @@ def mend(arguments: argparse.Namespace) -> int:
     print(f"{styled('repaired', 'green', sys.stdout)}: {printable(str(path))} now ends after {ends}")
     for each in done.lost:
         print(f"lost: {printable(str(each.path))}: {printable(each.problem)}")
+
+
+def mv(arguments: argparse.Namespace) -> int:
+    """Rename or move a recording; print where it is now."""
+    source = resolve(arguments.recording)
+    target = move(source, move_target(source, arguments.target))
+    if arguments.form is Format.TABLE:
+        print(printable(str(target)))
+    else:
+        emit_record({"from": source, "path": target}, arguments.form, sys.stdout)
     return 0
 
 

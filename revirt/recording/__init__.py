@@ -16,6 +16,7 @@ States, as a reader sees them:
 from revirt.checkpoint import CheckpointInfo, LoadedCheckpoint
 from revirt.recording.manifest import FORMAT_VERSION, Manifest, RecordingState
 from revirt.recording.reader import Recording
+from revirt.recording.relocation import move, move_target
 from revirt.recording.repair import Lost, Repair, repair
 from revirt.recording.ring import RingLimits
 from revirt.recording.stats import CheckpointStats, KindStats, LogStats, checkpoint_stats, log_stats
@@ -39,8 +40,8 @@ __all__ = [
     "Finding",
     "KindStats",
     "LoadedCheckpoint",
-    "Lost",
     "LogStats",
+    "Lost",
     "Manifest",
     "Recording",
     "RecordingState",
@@ -54,6 +55,8 @@ __all__ = [
     "latest",
     "list_recordings",
     "log_stats",
+    "move",
+    "move_target",
     "new_path",
     "recordings_dir",
     "remove",

@@ -102,15 +102,43 @@ def set_latest(path: Path) -> None:
         os.replace(temporary, link)
 
 
+def own_path(path: Path) -> Path:
+    """Return *path* with its directory free of links.
+
+    Raises NoRecordingError if it is not a recording itself: a link to one is not.
+    """
+    path = path.parent.resolve() / path.name if path.name else path.resolve()
+    if path.is_symlink() or not is_recording(path) or not (path / layout.LOG).is_dir():
+        raise NoRecordingError(path)
+    return path
+
+
+def is_latest(path: Path) -> bool:
+    """Return whether ``latest`` names the recording *path*, which `own_path` returned."""
+    link = recordings_dir() / LATEST
+    return link.is_symlink() and link.resolve() == path
+
+
+def update_latest(path: Path, *, was_latest: bool) -> None:
+    """Let ``latest`` be right after a recording was moved to *path*, which is free of links.
+
+    *was_latest* is what `is_latest` said before.
+    """
+    directory = recordings_dir()
+    is_kept_there = path.parent == directory.resolve()
+    if is_kept_there and (was_latest or _created(path) > _created(directory / LATEST)):
+        set_latest(directory / path.name)
+    elif was_latest:
+        _forget_latest()
+
+
 def remove(path: Path) -> None:
     """Delete the recording in the directory *path*.
 
     Raises NoRecordingError if *path* is not one itself (a link to one is not), RecordingError if it is being
     recorded, holds files that revirt did not put there, or cannot be deleted.
     """
-    path = path.parent.resolve() / path.name if path.name else path.resolve()
-    if path.is_symlink() or not is_recording(path) or not (path / layout.LOG).is_dir():
-        raise NoRecordingError(path)
+    path = own_path(path)
     if layout.is_locked(path):
         raise RecordingError(f"{path} is still being recorded", hint="stop its recorder first")
     try:

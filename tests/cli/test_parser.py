@@ -17,7 +17,7 @@ from revirt.render import Format
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
     *("demo", "guest", "record", "replay", "audit", "ls", "info", "stats", "du"),
-    *("events", "console", "verify", "rm"),
+    *("events", "console", "verify", "mv", "rm"),
 ]
 
 
@@ -68,6 +68,7 @@ def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) 
         "audit",
         "stats",
         "du",
+        "mv x y",
         "rm x",
         "events",
         "console",
@@ -115,6 +116,7 @@ def test_a_replay_may_stop_between_branches_but_a_recorded_run_may_not() -> None
         ("record hello --script a --batch", "not allowed with"),
         ("events --json --csv", "not allowed with"),
         ("rm", "required: DIR"),
+        ("mv x", "required: TARGET"),
         ("stats --checkpoints --icount", "not allowed with"),
     ],
 )
