@@ -12,7 +12,9 @@
     │   ├── RecordingExistsError  it would be overwritten
     │   ├── NoRecordingError      there is none
     │   ├── CorruptError          bytes are not what was written: file, offset
-    │   └── FormatVersionError    written by a newer revirt
+    │   ├── FormatVersionError    written by a newer revirt
+    │   └── SealError             a signature, a proof or a certificate does not hold
+    ├── KeyFileError          a file with a key: missing, malformed, readable by others     exit 1
     └── DivergenceError       a replay did not do what was recorded             exit 3
 
 Errors are translated into these once, where a foreign exception enters, and mapped to an exit status once,
@@ -129,6 +131,19 @@ class FormatVersionError(RecordingError):
         self.path = path
         self.found = found
         self.known = known
+
+
+class SealError(RecordingError):
+    """Something that was to prove a recording does not: it is malformed, or does not match what it is about."""
+
+
+class KeyFileError(RevirtError):
+    """A file with a key cannot be used or made; ``path`` is the file, ``problem`` what is wrong."""
+
+    def __init__(self, path: Path, problem: str, *, hint: str = "") -> None:
+        super().__init__(f"{path}: {problem}", hint=hint)
+        self.path = path
+        self.problem = problem
 
 
 class DivergenceError(RevirtError):

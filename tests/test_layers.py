@@ -14,7 +14,7 @@ ROWS = (
     ("cli",),
     ("monitor", "replay"),
     ("recording",),
-    ("checkpoint",),
+    ("checkpoint", "seal"),
     ("machine", "log"),
     ("core", "image"),
     ("errors", "render"),
