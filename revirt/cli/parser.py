@@ -53,6 +53,7 @@ def make_parser() -> Parser:
     _add_audit(commands)
     _add_store(commands)
     _add_contents(commands)
+    _add_key(commands)
     return parser
 
 
@@ -198,6 +199,16 @@ def _add_contents(commands: Commands[Parser]) -> None:
 
     console = _command(commands, "console", "contents", "Print what the guest sent, byte for byte", "console")
     _add_recording(console)
+
+
+def _add_key(commands: Commands[Parser]) -> None:
+    key = commands.add_parser("key", help="Make and show keys to sign recordings with", allow_abbrev=False)
+    acts = key.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    new = _command(acts, "new", "key", "Make a key: FILE, and FILE.pub for whoever checks", "new")
+    show = _command(acts, "show", "key", "Show which key is in a file", "show")
+    for parser, summary in ((new, "the private key, a new file"), (show, "a private or a public key")):
+        parser.add_argument("file", type=Path, metavar="FILE", help=summary)
+        _add_json(parser)
 
 
 def _add_recording(parser: Parser) -> None:

@@ -139,6 +139,7 @@ def mend(arguments: argparse.Namespace) -> int:
     print(f"{styled('repaired', 'green', sys.stdout)}: {printable(str(path))} now ends after {ends}")
     for each in done.lost:
         print(f"lost: {printable(str(each.path))}: {printable(each.problem)}")
+    return 0
 
 
 def mv(arguments: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from revirt.render import Format
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
     *("demo", "guest", "record", "replay", "audit", "ls", "info", "stats", "du"),
-    *("events", "console", "verify", "mv", "rm"),
+    *("events", "console", "verify", "repair", "mv", "rm", "key"),
 ]
 
 
@@ -32,7 +32,7 @@ def test_help_imports_nothing_that_is_slow() -> None:
     code = (
         "import sys; from revirt.cli import main; main(['--help']);"
         "print([name for name in sys.modules if name.split('.')[0] in"
-        " ('rich', 'unicorn', 'lz4', 'msgpack', 'elftools', 'zstandard')], file=sys.stderr)"
+        " ('rich', 'unicorn', 'lz4', 'msgpack', 'elftools', 'zstandard', 'cryptography')], file=sys.stderr)"
     )
 
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -40,7 +40,9 @@ def test_help_imports_nothing_that_is_slow() -> None:
     assert done.stderr == "[]\n"
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "guest list", "guest info", "guest build"])
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, "guest list", "guest info", "guest build", "key new", "key show"]
+)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command.split(), "--help"]) == 0
     assert f"usage: revirt {command}" in capsys.readouterr().out
@@ -72,6 +74,8 @@ def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) 
         "rm x",
         "events",
         "console",
+        "key new x",
+        "key show x",
     ],
 )
 def test_every_command_has_its_function(line: str) -> None:

@@ -1,0 +1,110 @@
+"""JSON and base64 from somebody else: read strictly, and every complaint is a SealError.
+
+Rules:
+- The size is looked at before anything is parsed.
+- No name twice in an object, no NaN, no text that is not Unicode.
+- Base64 is of the standard or the URL-safe alphabet (RFC 4648, sections 4 and 5), padded, without white space,
+  and the one text that its bytes have: two texts never mean the same.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from revirt.errors import SealError
+
+Value = TypeVar("Value", str, int, list[Any], dict[str, Any])
+
+_STANDARD = str.maketrans("-_", "+/")
+
+
+def write_json(value: Any) -> bytes:
+    """Return *value* as JSON: names sorted, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def read_object(data: bytes, what: str, limit: int) -> dict[str, Any]:
+    """Return the JSON object *data*, which is called *what*; raises SealError if it is none, or over *limit* bytes."""
+    if len(data) > limit:
+        raise SealError(f"{what} of {len(data)} bytes; none has more than {limit}")
+    try:
+        found = json.loads(
+            data.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_without_doubles
+        )
+    # Nesting deeper than the interpreter's stack is a RecursionError.
+    except (ValueError, RecursionError) as error:
+        raise SealError(f"{what} is not JSON: {error}") from error
+    if type(found) is not dict:
+        raise SealError(f"{what} is not a JSON object")
+    return found
+
+
+def get(values: Mapping[str, Any], name: str, kind: type[Value], what: str) -> Value:
+    """Return the field *name* of *values*, of *what*; raises SealError if it is missing or not a *kind*."""
+    value = values.get(name)
+    if type(value) is not kind:
+        raise SealError(f"{what}: {name!r} is missing or not {_NAMES[kind]}")
+    if isinstance(value, str):
+        _check_text(value, f"{what}: {name!r}")
+    return value
+
+
+def get_number(values: Mapping[str, Any], name: str, what: str, *, below: int) -> int:
+    """Return the whole number *name* of *values*, of *what*; raises SealError unless it is 0 to under *below*."""
+    number = get(values, name, int, what)
+    if not 0 <= number < below:
+        raise SealError(f"{what}: {name!r} is out of range")
+    return number
+
+
+def get_bytes(values: Mapping[str, Any], name: str, what: str, *, size: int | None = None) -> bytes:
+    """Return the bytes whose base64 is the field *name* of *values*, of *what*.
+
+    Raises SealError if they are not, or not *size* bytes where that is given.
+    """
+    data = decode_bytes(get(values, name, str, what), f"{what}: {name!r}")
+    if size is not None and len(data) != size:
+        raise SealError(f"{what}: {name!r} is {len(data)} bytes, not {size}")
+    return data
+
+
+def encode_bytes(data: bytes) -> str:
+    """Return *data* as base64."""
+    return b64encode(data).decode()
+
+
+def decode_bytes(text: str, what: str) -> bytes:
+    """Return the bytes that *text*, which is called *what*, is the base64 of; raises SealError."""
+    standard = text.translate(_STANDARD)
+    try:
+        data = b64decode(standard, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise SealError(f"{what} is not base64: {error}") from error
+    if b64encode(data) != standard.encode():
+        raise SealError(f"{what} is not base64 as its bytes have it")
+    return data
+
+
+_NAMES: dict[type, str] = {str: "text", int: "a whole number", list: "a list", dict: "an object"}
+
+
+def _check_text(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SealError(f"{what} is not Unicode") from error
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands in an object twice")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
