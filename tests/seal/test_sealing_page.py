@@ -1,0 +1,113 @@
+"""docs/sealing.md against the code."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from revirt.log.events import Event, Kind
+from revirt.log.rows import ROW, rows_of
+from revirt.seal import dsse, epochs
+from revirt.seal.blocks import BLOCK_EVENTS, block_of, event_root
+from revirt.seal.epochs import Batch, EpochSignature, verify_certificates
+from revirt.seal.keys import PrivateKey
+from revirt.seal.merkle import EMPTY_ROOT, TREE_HEADER, HistoryTree, leaf_hash
+from revirt.seal.schedule import AGE_SHARE, EPOCHS, SHORT_EPOCH_S, SHORT_EPOCHS_S, Schedule
+
+PAGE = (Path(__file__).parents[2] / "docs" / "sealing.md").read_text()
+USER = PrivateKey.from_raw(bytes(32))
+
+
+def section(title: str) -> str:
+    return PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def table(text: str) -> list[str]:
+    """The names in the first column of the tables in *text*."""
+    return re.findall(r"^\| `(\w+)` \| ", text, re.MULTILINE)
+
+
+def test_the_example_of_a_tree_is_what_the_code_makes() -> None:
+    tree = HistoryTree()
+    for data in (b"a", b"b", b"c"):
+        tree.append(leaf_hash(data))
+
+    assert f"`{tree.root().hex()}`" in section("The history tree")
+
+
+def test_the_saved_tree_is_as_the_page_has_it() -> None:
+    text = section("The history tree")
+    saved = HistoryTree().save()
+
+    assert f"`{TREE_HEADER.format}`" in text
+    assert re.findall(r"^(\w+) +(u\d+)  ", text, re.MULTILINE) == [
+        ("version", "u16"),
+        ("first", "u64"),
+        ("size", "u64"),
+    ]
+    assert saved == b"RVRTTREE" + bytes([1, 0]) + bytes(16) + EMPTY_ROOT
+    assert "magic     RVRTTREE\nversion   u16  1\n" in text
+
+
+def test_the_example_of_a_block_is_what_the_code_makes() -> None:
+    text = section("The events of a segment")
+    rows = rows_of(
+        [Event(Kind.INTERRUPT, 500, False, 4096, 7, 48), Event(Kind.RECEIVED, 900, True, 4096, 7, 0, b"ls\n")]
+    )
+    shown = text.split("The block is")[1].split("```")[1]
+
+    assert block_of(rows, 0).contents == bytes.fromhex(shown)
+    assert f"`{event_root(rows).hex()}`" in text
+    assert f"Blocks of {BLOCK_EVENTS} events" in text
+    assert f"rows      {ROW.size} bytes" in text
+    assert ROW.format in text
+
+
+def test_the_limits_of_an_envelope_are_those_of_the_code() -> None:
+    text = section("Envelopes")
+
+    assert f"at most\n{dsse.ENVELOPE_LIMIT} bytes and with at most {dsse.MAX_SIGNATURES} signatures" in text
+    example = dsse.pre_authentication("http://example.com/HelloWorld", b"hello world")
+    assert f"`{example.decode()}`" in text
+
+
+def test_the_example_of_epochs_is_what_the_code_makes() -> None:
+    rows = re.findall(r"^\| (\d) \| `(\w{64})` \| `(\w{64})` \|$", section("Epochs"), re.MULTILINE)
+    schedule = Schedule.begin(USER, "uuid", epochs=len(rows), seed=bytes(32))
+    (batch,) = verify_certificates(schedule.certificates, USER.public, "uuid")
+
+    assert f"`{batch.root.hex()}`" in section("Epochs")
+    assert len(rows) == 2
+    for number, seed, key in rows:
+        while schedule.epoch < int(number):
+            schedule.evolve()
+        assert bytes(schedule._seed).hex() == seed
+        assert schedule.sign("test", b"").key.hex() == key
+
+
+def test_certificates_and_signatures_have_the_fields_of_the_page() -> None:
+    text = section("Epochs")
+    certified, signed = text.split(f"`{epochs.EPOCH_KIND}`")
+    schedule = Schedule.begin(USER, "uuid", epochs=1)
+    (batch,) = verify_certificates(schedule.certificates, USER.public, "uuid")
+    (signature,) = json.loads(schedule.seal("test", b""))["signatures"]
+
+    assert f"`{epochs.BATCH_TYPE}`" in certified
+    assert table(certified) == list(json.loads(batch.to_payload()))
+    assert len(table(certified)) == len(fields(Batch))
+    assert table(signed) == list(signature["extension"]["ext"])
+    assert [*table(signed), "signature"] == [field.name for field in fields(EpochSignature)]
+    assert signature["extension"]["kind"] == epochs.EPOCH_KIND
+    assert set(signature) == {"extension", "sig"}
+
+
+def test_the_lengths_of_epochs_are_those_of_the_code() -> None:
+    text = " ".join(section("Epochs").split())
+
+    assert f"batches of {EPOCHS}." in text
+    assert (
+        f"Until a recording is {SHORT_EPOCHS_S:.0f} seconds old its epochs are {SHORT_EPOCH_S:.0f} second long,"
+        f" later 1/{1 / AGE_SHARE:.0f} of its age"
+    ) in text
