@@ -112,9 +112,16 @@ class NoRecordingError(RecordingError):
 class CorruptError(RecordingError):
     """Bytes in a recording are not what was written there."""
 
-    def __init__(self, path: Path, problem: str, *, offset: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        problem: str,
+        *,
+        offset: int | None = None,
+        hint: str = "'revirt verify' lists what is damaged",
+    ) -> None:
         where = f"{path}" if offset is None else f"{path} at byte {offset}"
-        super().__init__(f"{where}: {problem}", hint="'revirt verify' lists what is damaged")
+        super().__init__(f"{where}: {problem}", hint=hint)
         self.path = path
         self.problem = problem
         self.offset = offset

@@ -15,6 +15,7 @@ States, as a reader sees them:
 
 from revirt.checkpoint import CheckpointInfo, LoadedCheckpoint
 from revirt.recording.manifest import FORMAT_VERSION, Manifest, RecordingState
+from revirt.recording.packing import PackReport, pack, pack_to
 from revirt.recording.reader import Recording
 from revirt.recording.relocation import move, move_target
 from revirt.recording.repair import Lost, Repair, repair
@@ -30,6 +31,7 @@ from revirt.recording.store import (
     resolve,
 )
 from revirt.recording.usage import Usage, disk_usage
+from revirt.recording.unpacking import unpack, unpack_from
 from revirt.recording.verify import Finding
 from revirt.recording.writer import RecordingWriter
 
@@ -43,6 +45,7 @@ __all__ = [
     "LogStats",
     "Lost",
     "Manifest",
+    "PackReport",
     "Recording",
     "RecordingState",
     "RecordingWriter",
@@ -58,8 +61,12 @@ __all__ = [
     "move",
     "move_target",
     "new_path",
+    "pack",
+    "pack_to",
     "recordings_dir",
     "remove",
     "repair",
     "resolve",
+    "unpack",
+    "unpack_from",
 ]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from revirt.checkpoint.format import checkpoint_name, number_of, pages_name
+from revirt.log import segment
 from revirt.recording import manifest
 
 LOG = "log"
@@ -15,6 +18,35 @@ LOCK = "lock"
 
 ENTRIES = frozenset({manifest.NAME, f"{manifest.NAME}.tmp", LOG, CHECKPOINTS, PAGES, LOCK})
 """Everything that revirt puts there."""
+
+
+def _is_numbered(name_of: Callable[[int], str], name: str) -> bool:
+    number = number_of(Path(name))
+    return number is not None and name == name_of(number)
+
+
+DIRECTORIES: Mapping[str, Callable[[str], bool]] = {
+    LOG: lambda name: segment.index_of(Path(name)) is not None,
+    CHECKPOINTS: lambda name: _is_numbered(checkpoint_name, name),
+    PAGES: lambda name: _is_numbered(pages_name, name),
+}
+"""The directories in a recording, and which names of files have a meaning there."""
+
+
+def is_member(name: str) -> bool:
+    """Return whether *name* is that of a file with a part of a recording in it, as ``log/00000000.seg``.
+
+    The lock, and what a recorder that died left behind, are none.
+    """
+    if name == manifest.NAME:
+        return True
+    directory, _, rest = name.partition("/")
+    return directory in DIRECTORIES and DIRECTORIES[directory](rest) and "/" not in rest
+
+
+def in_order(name: str) -> tuple[bool, str]:
+    """Return what to sort the names of members by: the manifest comes first, others go by name."""
+    return name != manifest.NAME, name
 
 
 def is_locked(path: Path) -> bool:
