@@ -206,6 +206,47 @@ class ProgressLine:
         self._display.update(self._task, completed=branches, total=total, facts=facts, refresh=True)
 
 
+class ByteLine:
+    """A line at the bottom of a terminal: bar, what is being done, bytes done and bytes a second."""
+
+    def __init__(
+        self, display: RichProgress, task: TaskID, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._display = display
+        self._task = task
+        self._now = now
+        self._what = ""
+        self._begun_s = self._shown_s = now()
+
+    def update(self, what: str, done: int, total: int | None) -> None:
+        """Redraw the line if something else is being done, else at most ten times a second.
+
+        *done* of *total* bytes (None: unknown) are done.
+        """
+        now = self._now()
+        if what != self._what:
+            self._what, self._begun_s = what, now
+        elif now - self._shown_s < _REFRESH_S:
+            return
+        self._shown_s = now
+        facts = what
+        if done and now > self._begun_s:
+            facts += f" {size(done)}, {size(int(done / (now - self._begun_s)))}/s"
+        self._display.update(self._task, completed=done, total=total, facts=facts, refresh=True)
+
+
+@contextmanager
+def byte_progress(label: str, *, stream: TextIO | None = None) -> Iterator[ByteLine | None]:
+    """Give a `ByteLine` called *label* on *stream* (default: stderr); None if that is no terminal."""
+    stream = stream or sys.stderr
+    if not is_terminal(stream):
+        yield None
+        return
+    display = _display(stream)
+    with display:
+        yield ByteLine(display, display.add_task(printable(label), total=None, facts=""))
+
+
 @contextmanager
 def progress(
     label: str, *, is_wanted: bool = True, stream: TextIO | None = None
@@ -215,12 +256,19 @@ def progress(
     if not is_wanted or not is_terminal(stream):
         yield None
         return
+    display = _display(stream)
+    with display:
+        yield ProgressLine(display, display.add_task(printable(label), total=None, facts=""))
+
+
+def _display(stream: TextIO) -> RichProgress:
+    """Return a bar with a task's description before it and its facts behind it; it goes when it ends."""
     # Imported here: rich costs more time than everything else that 'revirt --help' does.
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as RichProgress
 
-    display = RichProgress(
+    return RichProgress(
         TextColumn("{task.description}", markup=False),  # a kernel's file name is no markup
         BarColumn(),
         TextColumn("{task.fields[facts]}", markup=False),
@@ -228,8 +276,6 @@ def progress(
         auto_refresh=False,  # a drawing thread would take the interpreter from the run it shows
         transient=True,
     )
-    with display:
-        yield ProgressLine(display, display.add_task(printable(label), total=None, facts=""))
 
 
 def _emit_table(rows: Iterable[Row], columns: Sequence[Column], out: TextIO) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
+from hashlib import blake2b
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,12 @@ from revirt.log import columns, frame, segment
 from revirt.log.events import Event, Kind
 from revirt.log.frame import Frame
 from revirt.log.rows import MAX_DATA, rows_of
-from revirt.recording import manifest
+from revirt.recording import layout, manifest, pack_format
 
 DOCS = Path(__file__).parent.parent / "docs"
 LOG = (DOCS / "log-format.md").read_text()
 CHECKPOINT = (DOCS / "checkpoint-format.md").read_text()
+PACK = (DOCS / "pack-format.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -85,3 +87,59 @@ def test_the_fields_of_a_checkpoint_are_as_wide_as_the_code_says() -> None:
     found = "".join(widths[width] for width in re.findall(r"  (u8|u32|u64)  ", table))
 
     assert f"<{found}" == CHECKPOINT_FRAME.fields.format
+
+
+def test_the_pack_page_has_the_header_of_the_code() -> None:
+    table = PACK.split("offset  size  field     contents\n")[1].split("```")[0]
+    rows = [(int(offset), int(size)) for offset, size in re.findall(r"^(\d+) +(\d+) ", table, re.MULTILINE)]
+
+    sizes = re.findall(r"(\d+)[sx]", pack_format.HEADER.format)
+
+    assert f"`{pack_format.HEADER.format}`" in PACK
+    assert [size for _, size in rows] == list(map(int, sizes))
+    assert [offset for offset, _ in rows] == list(accumulate(map(int, sizes), initial=0))[:-1]
+    assert sum(map(int, sizes)) == pack_format.BLOCK
+
+
+def test_the_pack_page_has_the_fields_that_headers_have() -> None:
+    table = PACK.split("offset  size  field     contents\n")[1].split("```")[0]
+    header = pack_format.encode_header("name", 0o1234567)
+
+    for row in table.splitlines():
+        start, size, name, contents = int(row[:8]), int(row[8:14]), row[14:24].strip(), row[24:]
+        field = header[start : start + size]
+        text = contents.split()[0].encode()
+        if contents == "zeros":
+            assert field == bytes(len(field)), name
+        elif contents.endswith("and a zero byte"):
+            assert field == text + b"\0", name
+        elif name in ("typeflag", "version"):
+            assert field == text, name
+    assert header[124:136] == b"00001234567\0"
+    assert int(header[148:154], 8) == sum(header) - sum(header[148:156]) + 8 * ord(" ")
+
+
+def test_the_pack_page_has_names_limits_and_version_of_the_code() -> None:
+    assert f"has the version of the format, {pack_format.VERSION}." in PACK
+    assert f"ASCII text, at most {pack_format.INDEX_LIMIT} bytes" in PACK
+    assert f"at most {pack_format.MEMBER_LIMIT}\n" in PACK
+    assert f"{len(pack_format.END)} zeros" in PACK
+    assert f"`{pack_format.INDEX_NAME}`, and the recording, `{pack_format.ROOT}/`" in PACK
+
+
+def test_the_pack_page_lists_the_files_that_a_recording_may_have() -> None:
+    rows = re.findall(r"^\| `(\w+)/` \| `([\w.]+)` \.\.\. \|$", PACK, re.MULTILINE)
+
+    assert [directory for directory, _ in rows] == sorted(layout.DIRECTORIES)
+    assert all(layout.is_member(f"{directory}/{name}") for directory, name in rows)
+
+
+def test_the_index_on_the_pack_page_is_what_the_code_makes_of_it() -> None:
+    example = PACK.split("it would be:\n\n```\n")[1].split("```")[0]
+    contents = {manifest.NAME: b"{", "log/00000000.seg": b""}
+    members = [
+        pack_format.Member(name, len(data), blake2b(data, digest_size=32).digest())
+        for name, data in contents.items()
+    ]
+
+    assert pack_format.Index.of(Path("x"), members).data.decode() == example

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from revirt.position import Position
 from revirt.render import (
+    ByteLine,
     Column,
     Format,
     ProgressLine,
+    byte_progress,
     duration,
     emit,
     emit_record,
@@ -205,3 +207,31 @@ def test_progress_shows_guest_time_branches_and_speed(monkeypatch: pytest.Monkey
         line.update(35_000_000, 1_500_000_000, 70_000_000)
 
     assert "1.500 s of guest time, 35,000,000 branches, 25.0 M/s" in stream.getvalue()
+
+
+def test_byte_progress_shows_what_is_done_how_much_and_how_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    stream = Terminal()
+    ticks = iter([0.0, 1.0, 1.01, 3.0, 4.0])
+
+    with byte_progress("debian", stream=stream) as shown:
+        assert isinstance(shown, ByteLine)
+        line = ByteLine(shown._display, shown._task, now=lambda: next(ticks))
+        line.update("checking", 0, None)
+        line.update("checking", 1, None)
+        line.update("packing", 0, 12 << 20)
+        line.update("packing", 6 << 20, 12 << 20)
+
+    assert "debian" in stream.getvalue()
+    assert "checking 1 B" not in stream.getvalue()
+    assert "packing 6 MiB, 6 MiB/s" in stream.getvalue()
+
+
+def test_byte_progress_off_a_terminal_is_silent() -> None:
+    stream = io.StringIO()
+
+    with byte_progress("hello", stream=stream) as shown:
+        assert shown is None
+
+    assert stream.getvalue() == ""

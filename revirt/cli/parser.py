@@ -54,6 +54,7 @@ def make_parser() -> Parser:
     _add_store(commands)
     _add_contents(commands)
     _add_key(commands)
+    _add_pack(commands)
     return parser
 
 
@@ -209,6 +210,25 @@ def _add_key(commands: Commands[Parser]) -> None:
     for parser, summary in ((new, "the private key, a new file"), (show, "a private or a public key")):
         parser.add_argument("file", type=Path, metavar="FILE", help=summary)
         _add_json(parser)
+
+
+def _add_pack(commands: Commands[Parser]) -> None:
+    pack = _command(commands, "pack", "pack", "Make one file of a recording", "pack")
+    _add_recording(pack)
+    pack.add_argument(
+        "-o",
+        dest="output",
+        metavar="FILE",
+        help="default: its name with .revirt behind it, here; -: standard output",
+    )
+    pack.add_argument("-f", "--force", action="store_true", help="also if it is damaged")
+    _add_json(pack)
+
+    unpack = _command(commands, "unpack", "pack", "Make a recording of what 'revirt pack' made", "unpack")
+    unpack.add_argument("pack", metavar="FILE", help="-: standard input")
+    unpack.add_argument("-o", dest="output", type=Path, metavar="DIR", help="unpack into this new directory")
+    unpack.add_argument("-f", "--force", action="store_true", help="also if it was packed damaged")
+    _add_json(unpack)
 
 
 def _add_recording(parser: Parser) -> None:

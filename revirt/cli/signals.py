@@ -102,3 +102,33 @@ class OrderlyStop:
             # Not print(): the handler may have interrupted a print to the same stream.
             os.write(2, b"\nrevirt: stopping in order; Ctrl-C again stops at once\n")
         self._request(self._reason)
+
+
+class UnwindingStop:
+    """Lets SIGTERM and SIGHUP end its ``with`` block as Ctrl-C does, so that what was begun is tidied up.
+
+    For work that is not a run.  Behind the block ``exit_status`` is None, or what the signal that ended it asks for.
+    """
+
+    def __init__(self) -> None:
+        self.exit_status: int | None = None
+        self._saved: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._saved[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        for number, handler in self._saved.items():
+            signal.signal(number, handler)
+        return isinstance(error, KeyboardInterrupt) and self.exit_status is not None
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        # A second one must not interrupt the tidying up.
+        if self.exit_status is None:
+            self.exit_status = 128 + number
+            raise KeyboardInterrupt

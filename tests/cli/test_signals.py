@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from revirt.cli.signals import OrderlyStop
+from revirt.cli.signals import OrderlyStop, UnwindingStop
 
 
 def test_the_first_signal_asks_the_run_to_stop() -> None:
@@ -51,7 +51,7 @@ def test_a_run_that_ends_in_time_after_two_signals_is_not_ended_by_force() -> No
 def test_a_run_that_does_not_end_after_two_signals_is_ended_by_force() -> None:
     script = """
     import os, signal, time
-    from revirt.cli.signals import OrderlyStop
+    from revirt.cli.signals import OrderlyStop, UnwindingStop
     with OrderlyStop():
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -96,3 +96,32 @@ def test_a_signal_that_was_ignored_stays_ignored() -> None:
         assert stop.exit_status is None
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_unwinds_what_is_no_run(number: signal.Signals, status: int) -> None:
+    before = signal.signal(number, signal.SIG_DFL)
+    steps = []
+    try:
+        with UnwindingStop() as stop:
+            try:
+                os.kill(os.getpid(), number)
+                steps.append("went on")
+            finally:
+                # One more while it tidies up changes nothing.
+                os.kill(os.getpid(), number)
+                steps.append("tidied up")
+        after = signal.getsignal(number)
+    finally:
+        signal.signal(number, before)
+
+    assert steps == ["tidied up"]
+    assert stop.exit_status == status
+    assert after is signal.SIG_DFL
+
+
+def test_ctrl_c_and_errors_are_passed_on_by_what_is_no_run() -> None:
+    for error in (KeyboardInterrupt, ValueError):
+        with pytest.raises(error), UnwindingStop() as stop:
+            raise error
+        assert stop.exit_status is None
