@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 
 from fuzzing.guests import run_random_guest
+from fuzzing.packs import damage_pack
 from fuzzing.recordings import damage_recording
 from revirt.errors import RevirtError
 
@@ -28,7 +29,7 @@ MEMORY_LIMIT = 2 << 30
 Act = Callable[[Random, Path, Path], None]
 """Does something random: with samples to start from, and a directory for its files."""
 
-ACTS: dict[str, Act] = {"recording": damage_recording, "guest": run_random_guest}
+ACTS: dict[str, Act] = {"recording": damage_recording, "guest": run_random_guest, "pack": damage_pack}
 
 
 @dataclass(slots=True)

@@ -22,7 +22,8 @@ from revirt.monitor.console import NullConsole
 from revirt.monitor.script import Script, ScriptedConsole
 from revirt.monitor.session import RecordOptions, record
 from revirt.position import Position
-from revirt.recording import Manifest
+from revirt.recording import Manifest, pack
+from revirt.recording.pack_format import SUFFIX
 
 SAMPLES: tuple[tuple[str, ClockMode], ...] = (
     ("hello", "virtual"),
@@ -54,7 +55,7 @@ _STRANGE: tuple[Any, ...] = (
 
 
 def make_samples(directory: Path) -> None:
-    """Record the guests that are damaged later, each with several checkpoints and digests."""
+    """Record the guests that are damaged later, each with several checkpoints and digests, and pack them."""
     for name, clock in SAMPLES:
         guest = find(name)
         console = NullConsole() if guest.script is None else ScriptedConsole(Script.load(guest.script))
@@ -62,6 +63,7 @@ def make_samples(directory: Path) -> None:
             clock=clock, checkpoint_every=20_000, digest_every=5_000, until=Position(100_000)
         )
         record(guest, console, options, directory / name)
+        pack(directory / name, directory / f"{name}{SUFFIX}")
 
 
 def damage_recording(rng: Random, samples: Path, case: Path) -> None:
@@ -115,10 +117,11 @@ def _damage_bytes(rng: Random, file: Path) -> None:
         if act == "directory":
             file.mkdir()
     else:
-        file.write_bytes(_changed(rng, file.read_bytes(), act))
+        file.write_bytes(changed(rng, file.read_bytes(), act))
 
 
-def _changed(rng: Random, whole: bytes, act: str) -> bytes:
+def changed(rng: Random, whole: bytes, act: str) -> bytes:
+    """Return *whole*, changed as *act* says: bits, run, cut or extend."""
     data = bytearray(whole)
     if act == "cut":
         del data[rng.randrange(len(data) + 1) :]
@@ -147,7 +150,7 @@ def _damage_behind_checks(rng: Random, file: Path, frame: Frame) -> None:
             values = (0, 1, 0xFF, fields[place] + 1, rng.getrandbits(31), rng.getrandbits(64))
             fields[place] = rng.choice(values)
         else:
-            raw = _changed(rng, raw, rng.choice(("bits", "bits", "run", "cut", "extend")))
+            raw = changed(rng, raw, rng.choice(("bits", "bits", "run", "cut", "extend")))
         head, stored = frame.encode(tuple(fields), raw, compress_fast)
     except (RevirtError, ValueError, struct.error):
         # Damaged before, or a value that the field cannot hold.
