@@ -30,8 +30,8 @@ from revirt.recording.store import (
     remove,
     resolve,
 )
-from revirt.recording.usage import Usage, disk_usage
 from revirt.recording.unpacking import unpack, unpack_from
+from revirt.recording.usage import Usage, disk_usage
 from revirt.recording.verify import Finding
 from revirt.recording.writer import RecordingWriter
 
