@@ -116,7 +116,8 @@ def pages_name(number: int) -> str:
 def number_of(path: Path) -> int | None:
     """Return the number of the checkpoint that *path* belongs to, None if its name is of something else."""
     match = _NAME.fullmatch(path.name)
-    return int(match[1]) if match else None
+    # No leading zero more than `checkpoint_name` puts there: each number has one name.
+    return int(match[1]) if match and match[1] == f"{int(match[1]):08}" else None
 
 
 def decode_checkpoint_header(path: Path, data: bytes) -> CheckpointHeader:

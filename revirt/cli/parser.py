@@ -116,6 +116,15 @@ def _add_record(commands: Commands[Parser]) -> None:
     ring.add_argument(
         "--keep", type=_duration, metavar="TIME", help="keep this much of the guest's time, as 10m"
     )
+    ring.add_argument(
+        "--trigger",
+        action="append",
+        metavar="WHAT",
+        help="keep everything from then on: crash, exit[:CODE], console:REGEX or signal (SIGUSR1)",
+    )
+    ring.add_argument(
+        "--after", type=_duration, metavar="TIME", help="end so much of the guest's time after that (10s)"
+    )
     typed = record.add_mutually_exclusive_group()
     typed.add_argument("--script", metavar="FILE", help="who types: this script")
     typed.add_argument("--batch", action="store_true", help="who types: the guest's own script, or nobody")

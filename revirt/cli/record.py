@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from revirt.monitor.console import NullConsole, PipeConsole
 from revirt.monitor.script import Script, ScriptedConsole
 from revirt.monitor.session import CHECKPOINT_EVERY, RecordOptions, RunSummary, record
 from revirt.monitor.terminal import BANNER, TerminalConsole
+from revirt.monitor.trigger import AFTER_NS, Trigger, TriggerOptions
 from revirt.recording import Recording, RingLimits, new_path
 from revirt.render import (
     Format,
@@ -55,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         digest_every=arguments.digest_every,
         checkpoint_every=arguments.checkpoint_every or CHECKPOINT_EVERY,
         limits=_limits(arguments),
+        trigger=_trigger(arguments),
     )
     place = _Place(arguments, guest)
     if isinstance(console, TerminalConsole):
@@ -63,7 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     is_shown = arguments.form is not Format.TABLE or not is_terminal(sys.stdout)
     at_force = console.restore if isinstance(console, TerminalConsole) else _nothing
     shown_as = progress(guest.name, is_wanted=is_shown)
-    with _salvaged(place), console, OrderlyStop(at_force) as stop, shown_as as shown:
+    wired = _wired(options.trigger, "signal" in (arguments.trigger or ()))
+    with _salvaged(place), console, OrderlyStop(at_force) as stop, wired, shown_as as shown:
         run_in = partial(
             record, guest, console, options, progress=shown, command=arguments.command, on_start=stop.arm
         )
@@ -82,6 +86,64 @@ def _limits(arguments: argparse.Namespace) -> RingLimits | None:
         raise UsageError("--no-record writes nothing, so --log-size and --keep have no meaning")
     size = parse_size(arguments.log_size) if arguments.log_size is not None else None
     return RingLimits(size, arguments.keep)
+
+
+def _trigger(arguments: argparse.Namespace) -> Trigger | None:
+    if not arguments.trigger:
+        if arguments.after is not None:
+            raise UsageError("--after says how long after a --trigger to end; there is none")
+        return None
+    patterns, exits, crash = [], set[int](), False
+    for text in arguments.trigger:
+        what, _, argument = text.partition(":")
+        match what:
+            case "crash" if text == "crash":
+                crash = True
+            case "signal" if text == "signal":
+                pass  # see _wired
+            case "exit" if text == "exit":
+                exits.update(range(256))
+            case "exit":
+                exits.add(_exit_code(argument))
+            case "console" if argument:
+                patterns.append(_pattern(argument))
+            case _:
+                raise UsageError(
+                    f"--trigger {text!r}: not something to wait for",
+                    hint="write crash, exit, exit:CODE, console:REGEX or signal",
+                )
+    after_ns = arguments.after if arguments.after is not None else AFTER_NS
+    return Trigger(TriggerOptions(tuple(patterns), crash, frozenset(exits) or None, after_ns))
+
+
+def _exit_code(text: str) -> int:
+    try:
+        code = int(text, 0)
+    except ValueError:
+        code = -1
+    if not 0 <= code <= 255:
+        raise UsageError(f"--trigger exit:{text}: an exit code is a number from 0 to 255, as 0x10")
+    return code
+
+
+def _pattern(text: str) -> re.Pattern[bytes]:
+    try:
+        return re.compile(text.encode())
+    except re.error as error:
+        raise UsageError(f"--trigger console:{text}: not a regular expression: {error}") from error
+
+
+@contextmanager
+def _wired(trigger: Trigger | None, wants_signal: bool) -> Iterator[None]:
+    """Let SIGUSR1 fire *trigger*, if that is wanted."""
+    if trigger is None or not wants_signal:
+        yield
+        return
+    before = signal.signal(signal.SIGUSR1, lambda *_: trigger.fire("SIGUSR1"))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 class _Place:

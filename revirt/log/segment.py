@@ -65,7 +65,7 @@ def file_name(index: int) -> str:
 def index_of(path: Path) -> int | None:
     """Return which segment is kept in *path*, None if its name is not that of a segment."""
     match = _NAME.fullmatch(path.name)
-    return int(match[1]) if match else None
+    return int(match[1]) if match and path.name == file_name(int(match[1])) else None
 
 
 def read_header(path: Path) -> Segment:

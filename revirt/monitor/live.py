@@ -15,6 +15,7 @@ from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Moment
 from revirt.machine.machine import Machine
 from revirt.monitor.console import Console
 from revirt.monitor.pace import GREATEST_SLICE, LOST_NS, Pace
+from revirt.monitor.trigger import Trigger
 from revirt.render import Progress
 
 PROGRESS_NS = 100_000_000
@@ -24,12 +25,19 @@ class Live:
     """Implements `revirt.machine.inputs.Inputs` for a machine that runs live, given by `attach`."""
 
     def __init__(
-        self, console: Console, clock: ClockMode, *, until: int | None, progress: Progress | None
+        self,
+        console: Console,
+        clock: ClockMode,
+        *,
+        until: int | None,
+        progress: Progress | None,
+        trigger: Trigger | None = None,
     ) -> None:
         self._console = console
         self._is_host = clock == "host"
         self._until = until
         self._progress = progress
+        self._trigger = trigger
         self._machine: Machine | None = None
         self._started_ns = 0
         self._shown_ns = 0
@@ -103,6 +111,8 @@ class Live:
     def transmitted(self, character: bytes) -> None:
         """Pass on what the guest sends; an answer is taken up at the next taken branch."""
         self._console.transmitted(character)
+        if self._trigger is not None:
+            self._trigger.transmitted(character)
         if self._console.pending or self._console.finished is not None:
             self.machine.request_stop()
 
@@ -126,4 +136,6 @@ class Live:
             return self._asked_to_stop
         if self._until is not None and moment.branches >= self._until:
             return "reached the position asked for"
+        if self._trigger is not None and (reason := self._trigger.reason_to_stop(self.machine.clock.now_ns)):
+            return reason
         return self._console.finished

@@ -22,6 +22,7 @@ from revirt.machine.machine import Ended, Machine
 from revirt.monitor.console import Console
 from revirt.monitor.live import Live
 from revirt.monitor.recorder import Recorder
+from revirt.monitor.trigger import Trigger
 from revirt.position import Position
 from revirt.recording import CheckpointInfo, Manifest, RecordingWriter, RingLimits
 from revirt.recording.versions import current_versions
@@ -37,7 +38,7 @@ BATCH_PAGES = 1024
 class RecordOptions:
     """How to record.  Intervals are in taken branches; ``digest_every`` adds digests between checkpoints.
 
-    With ``limits`` the recording is circular.
+    With ``limits`` the recording is circular, until the ``trigger`` fires, after which the run ends.
     """
 
     clock: ClockMode = "host"
@@ -47,6 +48,7 @@ class RecordOptions:
     translation_buffer: int = 0
     track_writes: bool = True
     limits: RingLimits | None = None
+    trigger: Trigger | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def record(
     boot = load(guest.image_spec(), guest.memory)
     config = _configure(guest.memory, options.clock)
     until = options.until.branches if options.until is not None else None
-    live = Live(console, options.clock, until=until, progress=progress)
+    live = Live(console, options.clock, until=until, progress=progress, trigger=options.trigger)
     if directory is None:
         machine = _build(config, live, options)
         machine.load(boot)
@@ -119,6 +121,8 @@ def record(
         machine = _build(config, recorder, options)
         machine.load(boot)
         recorder.attach(machine)
+        if options.trigger is not None:
+            options.trigger.attach(writer.freeze)
         return _run(machine, live, _Recording(writer, recorder, boot), options, on_start)
 
 
@@ -147,8 +151,10 @@ def _run(
         if stop.ended is not None or stop.halted is not None:
             break
     ended = stop.ended or Ended(stop.halted or "")
+    if options.trigger is not None:
+        options.trigger.ended(crashed=ended.crashed, exit_code=ended.exit_code)
     if recording is not None:
-        recording.finish(machine, ended)
+        recording.finish(machine, ended, options.trigger)
     writer = recording.writer if recording is not None else None
     return RunSummary(
         reason=ended.reason,
@@ -209,7 +215,7 @@ class _Recording:
             batch = numbers[start : start + BATCH_PAGES * 4]
             yield batch, machine.core.read_pages(batch)
 
-    def finish(self, machine: Machine, ended: Ended) -> None:
+    def finish(self, machine: Machine, ended: Ended, trigger: Trigger | None) -> None:
         """Write the last digests and close the recording as complete."""
         digest = machine.digest()
         self.recorder.flush()
@@ -224,6 +230,7 @@ class _Recording:
                 "branches": moment.branches,
                 "pc": moment.pc,
                 "guest_ns": machine.clock.now_ns,
+                "trigger": trigger.fired if trigger is not None else None,
             }
         )
 
