@@ -12,6 +12,7 @@ from revirt.cli.rows import RecordingRow, recording_facts, recording_rows
 from revirt.errors import RecordingError, UsageError
 from revirt.recording import (
     Recording,
+    RecordingState,
     list_recordings,
     move,
     move_target,
@@ -53,6 +54,12 @@ _FINDINGS = (
     Column("offset", "BYTE", right=True),
     Column("problem", "PROBLEM"),
 )
+_SOUND = {
+    RecordingState.COMPLETE: ("intact", "green"),
+    RecordingState.RECORDING: ("being recorded, intact so far", "bold"),
+    RecordingState.INTERRUPTED: ("interrupted, intact up to there", "bold"),
+}
+"""What `verify` says of a recording in which nothing is damaged, and in which colour."""
 
 
 def ls(arguments: argparse.Namespace) -> int:
@@ -117,7 +124,8 @@ def verify(arguments: argparse.Namespace) -> int:
     if emit(recording.verify(), _FINDINGS, arguments.form, sys.stdout):
         return RecordingError.exit_status
     if arguments.form is Format.TABLE:
-        print(f"{styled('intact', 'green', sys.stdout)}: {printable(str(recording.path))}")
+        word, colour = _SOUND[recording.state]
+        print(f"{styled(word, colour, sys.stdout)}: {printable(str(recording.path))}")
     return 0
 
 
