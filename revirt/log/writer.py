@@ -257,7 +257,7 @@ class LogWriter:
         except OSError as error:
             return HostError(
                 f"cannot write the recording: {error.strerror or error}",
-                hint=f"what was written before can be replayed: see 'revirt info {self._directory.parent}'",
+                hint=f"see 'revirt info {self._directory.parent}' for what was written before",
             )
         except Exception as error:
             return error
