@@ -188,16 +188,20 @@ def _figure(
     return Figure(comparison, subject, quantity, unit, value, *spread, len(values), *medians, bar, is_met)
 
 
-def _start(words: list[str], errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    # The children import the packages that this process did, installed or not, wherever it was started.
+def environment() -> dict[str, str]:
+    """Return the environment of a process that imports what this one did, installed or not, wherever it starts."""
     places = [str(Path(revirt.__file__).parents[1]), str(Path(__file__).parents[1])]
     inherited = os.environ.get("PYTHONPATH")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places + ([inherited] if inherited else []))}
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join(places + ([inherited] if inherited else []))}
     # An installed program comes compiled; compiling it at every start is not what is measured.
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    found.pop("PYTHONDONTWRITEBYTECODE", None)
+    return found
+
+
+def _start(words: list[str], errors: IO[bytes]) -> subprocess.Popen[bytes]:
     streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
     try:
-        return subprocess.Popen(words, bufsize=0, env=environment, **streams)
+        return subprocess.Popen(words, bufsize=0, env=environment(), **streams)
     except OSError as error:
         raise HostError(f"cannot run {words[0]}: {error.strerror}") from error
 

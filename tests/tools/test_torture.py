@@ -1,0 +1,175 @@
+"""The torture of recorders: a short run of each kind in earnest, and what its own parts would notice."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torture
+from library import RecordingOf
+from torturing import faults
+from torturing.faults import FAULTS, build_library
+from torturing.judge import NO_CHECKPOINT, NO_RECORDING, NOTHING, judge
+from torturing.recorder import Run
+
+from revirt.recording import RecordingState
+
+
+def a_run(*seen: tuple[float, bytes], ended: float = 10.0, status: int = 1, said: str = "") -> Run:
+    return Run(Path("r"), status, 0.0, ended, seen, said)
+
+
+# -- in earnest ------------------------------------------------------------------------------------------------
+
+
+def test_killed_recorders_leave_what_can_be_trusted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["kill", "--times", "6", "--guest", "churn", "timer", "race", "--seed", "1", "--jobs", "2"]
+
+    status = torture.main([*arguments, "--directory", str(tmp_path)])
+
+    said = capsys.readouterr().out
+    assert status == 0, said
+    assert "6 kills" in said
+
+
+@pytest.mark.parametrize("fault", ["enospc", "kill"])
+def test_whatever_call_fails_the_recording_can_be_trusted(
+    fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["faults", "--guest", "hello", "--fault", fault, "--jobs", "2"]
+
+    status = torture.main([*arguments, "--directory", str(tmp_path)])
+
+    said = capsys.readouterr().out
+    assert status == 0, said
+    assert "interrupted" in said
+
+
+# -- the faults ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_library(tmp_path_factory.mktemp("preloaded"))
+
+
+def write_thrice(preloaded: Path, place: Path, number: int, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Write three lines to a file below *place* and one outside, with a fault in the third of four calls."""
+    (place / "in").mkdir(parents=True)
+    code = """
+import os, sys
+files = [os.open(path, os.O_WRONLY | os.O_CREAT) for path in ("in/file", "out")]
+for line in (b"one\\n", b"two\\n", b"four"):
+    for file in files:
+        try:
+            print(os.write(file, line))
+        except OSError as error:
+            print(error.errno)
+"""
+    settings = {"BELOW": str(place / "in"), "AT": "3", "ERRNO": str(number), "NOTE": str(place / "note")}
+    settings.update(dict.fromkeys(flags, "1"))
+    environment = {**os.environ, "LD_PRELOAD": str(preloaded)}
+    environment |= {f"TORTURE_{name}": value for name, value in settings.items()}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=place, env=environment, capture_output=True, text=True
+    )
+
+
+def test_from_the_call_that_fails_on_all_do_but_those_elsewhere(preloaded: Path, tmp_path: Path) -> None:
+    done = write_thrice(preloaded, tmp_path, errno.EIO)
+
+    assert done.stdout.split() == ["4", "4", str(errno.EIO), "4", str(errno.EIO), "4"]
+    assert (tmp_path / "in/file").read_bytes() == b"one\n"
+    assert (tmp_path / "out").read_bytes() == b"one\ntwo\nfour"
+
+
+def test_a_call_may_fail_just_once(preloaded: Path, tmp_path: Path) -> None:
+    done = write_thrice(preloaded, tmp_path, errno.ENOSPC, "ONCE")
+
+    assert done.stdout.split() == ["4", "4", str(errno.ENOSPC), "4", "4", "4"]
+    assert (tmp_path / "note").read_text().startswith("write ")
+
+
+def test_a_call_may_fail_in_the_middle(preloaded: Path, tmp_path: Path) -> None:
+    done = write_thrice(preloaded, tmp_path, errno.ENOSPC, "HALF")
+
+    assert done.stdout.split() == ["4", "4", "2", "4", str(errno.ENOSPC), "4"]
+    assert (tmp_path / "in/file").read_bytes() == b"one\ntw"
+
+
+def test_a_process_may_die_in_the_middle_of_a_write(preloaded: Path, tmp_path: Path) -> None:
+    done = write_thrice(preloaded, tmp_path, 0, "HALF")
+
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "in/file").read_bytes() == b"one\ntw"
+
+
+# -- what is noticed -------------------------------------------------------------------------------------------
+
+
+def test_a_line_is_lost_from_when_it_was_complete() -> None:
+    run = a_run((1.0, b"one\ntw"), (7.0, b"o\n"), (9.0, b"thr"))
+
+    assert run.lost_s(b"one\ntwo\n") == 0.0
+    assert run.lost_s(b"one\n") == 9.0
+    assert run.lost_s(b"one\ntwo") == 3.0
+
+
+def test_a_replay_that_prints_something_else_is_noticed() -> None:
+    run = a_run((1.0, b"one\n"))
+
+    with pytest.raises(ValueError, match="something else"):
+        run.lost_s(b"two\n")
+
+
+def test_damage_is_noticed_by_verify_and_by_the_replay(recording_of: RecordingOf, tmp_path: Path) -> None:
+    path = tmp_path / "copy"
+    shutil.copytree(recording_of("hello").path, path)
+
+    before = judge(path, "seed")
+    segment = next((path / "log").iterdir())
+    segment.write_bytes(segment.read_bytes()[:-1])
+    after = judge(path, "seed")
+
+    assert (before.outcome, before.problems) == (RecordingState.COMPLETE, [])
+    assert "hello" in before.printed
+    assert [problem.split(":")[0] for problem in after.problems] == ["verify", "replay"]
+
+
+def test_what_is_no_recording_is_called_that(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+
+    assert judge(tmp_path / "r", "seed").outcome == NO_RECORDING
+
+
+FULL = "revirt: cannot write the recording: No space left on device\n"
+OFFER = "revirt: what was recorded before that: revirt replay r\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome", "status", "problem"),
+    [
+        (FULL + OFFER, RecordingState.INTERRUPTED, 1, None),
+        (FULL, NO_CHECKPOINT, 1, None),
+        (FULL, RecordingState.INTERRUPTED, 1, "left: interrupted"),
+        (FULL + OFFER, NO_CHECKPOINT, 1, "left: no checkpoint"),
+        ("revirt: cannot go on\n", NOTHING, 1, "does not tell what is wrong"),
+        (FULL + "Traceback (most recent call last):\n", NOTHING, 1, "a traceback"),
+        (FULL, NO_RECORDING, 1, "a directory that is no recording"),
+        (FULL, NOTHING, 4, "ended with status 4"),
+    ],
+)
+def test_a_recorder_says_what_went_wrong_and_what_is_left(
+    said: str, outcome: str, status: int, problem: str | None
+) -> None:
+    problems = faults._check_message(a_run(status=status, said=said), FAULTS["enospc"], outcome)
+
+    assert (problem is None and not problems) or problem in "".join(problems)

@@ -1,0 +1,59 @@
+"""Recorders that are killed at a random moment."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+from revirt.recording import RecordingState
+from torturing import Trial
+from torturing.judge import NO_RECORDING, NOTHING, judge_elsewhere
+from torturing.recorder import BAR_S, HOST_S, Run, record
+from torturing.subjects import Subject
+
+CLOCKS = ("host", "virtual")
+_LEAST_S = 0.001
+_START_S = 0.4
+"""The interpreter, the guest's image, the first checkpoint: much happens early, so one kill in eight is."""
+
+
+def kill(number: int, seed: int, subjects: Sequence[Subject], root: Path) -> Trial:
+    """Do kill *number* of *seed*, with one of *subjects* in turn and both clocks in turn.
+
+    Its files are in a directory of its own below *root*.
+    """
+    rng = Random(f"{seed}/{number}")
+    subject = subjects[number // len(CLOCKS) % len(subjects)]
+    clock = CLOCKS[number % len(CLOCKS)]
+    moment_s = rng.uniform(_LEAST_S, _START_S if rng.random() < 0.125 else subject.life_s)
+    words = [*subject.words, "--clock", clock]
+    spacing = rng.choice(subject.spacings)
+    if spacing is not None:
+        words += ["--checkpoint-every", str(spacing)]
+    directory = root / f"kill-{number}"
+    (directory / "recordings").mkdir(parents=True)
+    run = record(words, directory / "recordings", kill_after_s=moment_s, timeout_s=moment_s)
+    trial = _judge(run, f"{seed}/{number}")
+    trial.name = f"kill {number}: {subject.name}, {clock} clock, after {moment_s:.3f} s"
+    trial.files = directory
+    return trial
+
+
+def _judge(run: Run, seed: str) -> Trial:
+    verdict = judge_elsewhere(run.path, seed)
+    trial = Trial(outcome=verdict.outcome, problems=list(verdict.problems))
+    if run.status == 0 and verdict.outcome != RecordingState.COMPLETE:
+        trial.problems.append(f"it came to its end, but left: {verdict.outcome}")
+    elif run.status not in (0, -signal.SIGKILL):
+        trial.problems.append(f"ended with status {run.status} before it was killed: {run.said}")
+    if verdict.outcome in (NOTHING, NO_RECORDING) and run.output:
+        trial.problems.append(f"the guest ran, but left: {verdict.outcome}")
+    try:
+        trial.lost_s = run.lost_s(verdict.printed.encode("latin-1"))
+    except ValueError as error:
+        trial.problems.append(str(error))
+    if trial.lost_s > BAR_S + HOST_S:
+        trial.problems.append(f"{trial.lost_s:.2f} s are lost")
+    return trial
