@@ -119,7 +119,7 @@ def test_a_recording_without_a_checkpoint_cannot_be_repaired(interrupted: Path) 
 def test_the_command_says_what_is_lost(interrupted: Path, tmp_path: Path) -> None:
     (interrupted / "log" / "00000099.seg.tmp").write_bytes(b"half")
     other = shutil.copytree(interrupted, tmp_path / "other")
-    command = [sys.executable, "-m", "revirt", "repair"]
+    command = [sys.executable, "-P", "-m", "revirt", "repair"]
 
     words = subprocess.run([*command, interrupted], check=True, capture_output=True, text=True).stdout
     facts = json.loads(
