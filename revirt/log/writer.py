@@ -94,6 +94,13 @@ class LogWriter:
         """Take what waits in the source now; raises as `append`."""
         self.append(_NOTHING)
 
+    def flush(self) -> None:
+        """Have everything handed over so far written now, and not within a second."""
+        with self._changed:
+            self._check_open()
+            self._draw()
+            self._cut()
+
     def append(self, rows: Rows) -> None:
         """Add *rows* to the log.
 

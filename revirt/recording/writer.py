@@ -102,6 +102,10 @@ class RecordingWriter:
         """Take what waits in the source now; raises HostError if something could not be written."""
         self._log.draw()
 
+    def flush(self) -> None:
+        """Have everything handed over so far written now."""
+        self._log.flush()
+
     def add_checkpoint(
         self, info: CheckpointInfo, state: bytes, batches: Iterable[tuple[bytes, bytes | memoryview]]
     ) -> None:

@@ -422,3 +422,14 @@ def test_a_source_that_fails_ends_the_log_with_its_error(
     log.draw_from(Notes().take, do_nothing)
     with pytest.raises(MemoryError, match="no room"):
         log.close()
+
+
+def test_what_is_flushed_is_written_at_once(tmp_path: Path) -> None:
+    log = LogWriter(tmp_path)
+
+    log.append(rows_of([tick(1)]))
+    log.flush()
+    wait_until_written(log, 1)
+
+    assert list(LogReader(tmp_path).events()) == [tick(1)]
+    log.close()

@@ -91,7 +91,19 @@ def test_a_ring_keeps_everything_from_the_trigger_on(tmp_path: Path) -> None:
 
 def test_a_signal_ends_a_recording_in_order(tmp_path: Path) -> None:
     path = tmp_path / "signalled"
-    command = [sys.executable, "-P", "-m", "revirt", "record", "echo", "--stdin", "--clock", "host", "-o", path]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "revirt",
+        "record",
+        "echo",
+        "--stdin",
+        "--clock",
+        "host",
+        "-o",
+        path,
+    ]
     options = ["--log-size", "10M", "--trigger", "signal", "--after", "1ms", "--json"]
     keyboard, typed = os.pipe()
     with subprocess.Popen([*command, *options], stdin=keyboard, stdout=subprocess.PIPE) as recorder:
