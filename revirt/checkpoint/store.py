@@ -112,6 +112,11 @@ class PageStore:
             self._new = None
 
     @property
+    def largest(self) -> int:
+        """Bytes of the largest file: what `evict` may need for a moment, to write one anew beside the old."""
+        return max((file.size for file in self._files), default=0)
+
+    @property
     def pending(self) -> int:
         """Bytes of the file that is being written, so far."""
         return self._new.offsets[-1] if self._new is not None else 0

@@ -59,6 +59,11 @@ class CheckpointWriter:
         """Bytes of checkpoints on disk, pages included, also of one that is not finished."""
         return sum(self._sizes.values()) + self._store.size + self._store.pending
 
+    @property
+    def spare(self) -> int:
+        """Bytes that `evict` may need for a moment."""
+        return self._store.largest
+
     def begin(self, info: CheckpointInfo, state: bytes) -> None:
         """Start a checkpoint with the machine state *state*; pages not added are as in the one before.
 

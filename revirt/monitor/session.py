@@ -123,7 +123,9 @@ def record(
         recorder.attach(machine)
         if options.trigger is not None:
             options.trigger.attach(writer.freeze)
-        return _run(machine, live, _Recording(writer, recorder, boot), options, on_start)
+        recording = _Recording(writer, recorder, boot)
+        del boot  # it holds a whole kernel, which the first checkpoint is the last to need
+        return _run(machine, live, recording, options, on_start)
 
 
 def _build(config: MachineConfig, inputs: Inputs, options: RecordOptions) -> Machine:
@@ -178,7 +180,7 @@ class _Recording:
 
     writer: RecordingWriter
     recorder: Recorder
-    boot: Boot
+    boot: Boot | None
     number: int = 0
 
     def mark(self, machine: Machine, *, with_checkpoint: bool) -> None:
@@ -208,9 +210,10 @@ class _Recording:
     def _changed_pages(self, machine: Machine) -> Iterator[tuple[bytes, bytes | memoryview]]:
         """Yield the pages written since the last checkpoint, in batches of (numbers, contents)."""
         numbers = machine.changed_pages()
-        if self.number == 0:
+        if self.boot is not None:
             # What memory holds before the guest starts is in the image, and need not be copied.
-            for pages, contents in self.boot.pages():
+            boot, self.boot = self.boot, None
+            for pages, contents in boot.pages():
                 yield array("I", pages).tobytes(), contents
             return
         for start in range(0, len(numbers), BATCH_PAGES * 4):

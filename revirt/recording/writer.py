@@ -192,7 +192,8 @@ class RecordingWriter:
 
     @property
     def _used(self) -> int:
-        return self._log.size + self._store.size
+        """Bytes that are taken, or must be free for letting go of some."""
+        return self._log.size + self._store.size + self._store.spare
 
     def _close(self, state: RecordingState, end: dict[str, Any]) -> None:
         if self._lock is None:
