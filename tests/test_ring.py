@@ -208,6 +208,21 @@ def test_a_segment_of_what_is_kept_that_is_missing_is_noticed(busy: Guest, tmp_p
         replay(Recording.open(recording.path))
 
 
+def test_damage_to_pages_of_a_checkpoint_that_went_is_noticed(busy: Guest, tmp_path: Path) -> None:
+    recording = record_ring(busy, tmp_path / "ring", RingLimits(size=60_000))
+    old = min((recording.path / "pages").iterdir())
+    assert int(old.stem) < recording.checkpoints[0].number
+    data = bytearray(old.read_bytes())
+    data[80] ^= 1  # in its first chunk
+    old.write_bytes(data)
+
+    findings = list(Recording.open(recording.path).verify())
+
+    assert [(finding.path, finding.problem) for finding in findings] == [
+        (old, "chunk 0 does not match its check")
+    ]
+
+
 def test_a_ring_of_a_real_guest_replays(tmp_path: Path) -> None:
     recording = record_ring(built("timer"), tmp_path / "ring", RingLimits(size=80_000), branches=300_000)
 

@@ -77,9 +77,15 @@ class CheckpointReader:
         return [header.info for header in self.headers]
 
     def size(self, number: int) -> int:
-        """Return the bytes on disk of checkpoint *number*, its new pages included."""
-        files = (self._checkpoints / checkpoint_name(number), self._pages / pages_name(number))
+        """Return the bytes on disk of checkpoint *number*, its new pages included.
+
+        The oldest also counts what is left of the pages of those before it.
+        """
         try:
+            files = [
+                self._checkpoints / checkpoint_name(number),
+                *(each.path for each in self._files_of(number)),
+            ]
             return sum(path.stat().st_size for path in files)
         except OSError as error:
             raise CorruptError(Path(error.filename), "missing") from error
@@ -121,10 +127,12 @@ class CheckpointReader:
                 yield range(start + first, start + first + length), contents
 
     def verify_pages(self, number: int) -> None:
-        """Check every page that is new in checkpoint *number*, and its hash; raises CorruptError."""
-        for each in self._ranges:
-            if each.number == number:
-                self._page_file(each.path).verify(self._hash_pages)
+        """Check every page that is new in checkpoint *number*, and its hash; raises CorruptError.
+
+        With the oldest, also what is left of the pages of those before it.
+        """
+        for each in self._files_of(number):
+            self._page_file(each.path).verify(self._hash_pages)
 
     def page_hashes(self, page_map: array[int], page_count: int) -> bytes:
         """Return the 64-bit hashes, 8 bytes each, of the *page_count* pages of memory that *page_map* describes.
@@ -138,6 +146,13 @@ class CheckpointReader:
             hashes.update((page_id, file.hashes[file.place(page_id)]) for page_id in mine)
         whole = array("Q", map(hashes.__getitem__, page_map))
         return to_bytes(whole + array("Q", [zeros]) * (page_count - len(page_map)))
+
+    def _files_of(self, number: int) -> list[PageRange]:
+        return [
+            each
+            for each in self._ranges
+            if each.number == number or (number == self._first and each.number < number)
+        ]
 
     def _located(self, ids: array[int]) -> Iterator[tuple[PageFile, int, array[int]]]:
         """Yield where *ids* (ascending, none 0) are: a file, the index of the first of them that it has, and these."""
