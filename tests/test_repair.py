@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from library import built
 
-from revirt.errors import RecordingError
+from revirt.errors import NoRecordingError, RecordingError
 from revirt.monitor import session
 from revirt.monitor.console import NullConsole
 from revirt.monitor.session import RecordOptions, record
@@ -83,6 +83,18 @@ def test_half_written_files_are_put_aside(interrupted: Path) -> None:
     assert replay(Recording.open(interrupted)).exact
 
 
+def test_what_was_put_aside_before_is_not_overwritten(interrupted: Path) -> None:
+    half = interrupted / "pages" / "00000099.pages.tmp"
+    half.write_bytes(b"half")
+    before = half.with_name(half.name + ".damaged")
+    before.write_bytes(b"earlier")
+
+    repair(interrupted)
+
+    assert before.read_bytes() == b"earlier"
+    assert before.with_name(before.name + "-2").read_bytes() == b"half"
+
+
 def test_a_ring_is_repaired_from_where_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = interrupt(tmp_path / "ring", monkeypatch, RingLimits(size=12_000))
     first = Recording.open(path).checkpoints[0].number
@@ -114,6 +126,13 @@ def test_a_recording_without_a_checkpoint_cannot_be_repaired(interrupted: Path) 
         repair(interrupted)
 
     assert sorted(interrupted.rglob("*")) == before
+
+
+def test_what_is_no_recording_is_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(NoRecordingError):
+        repair(tmp_path)
+
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_says_what_is_lost(interrupted: Path, tmp_path: Path) -> None:

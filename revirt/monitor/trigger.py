@@ -39,6 +39,8 @@ class Trigger:
     def attach(self, freeze: Callable[[], None]) -> None:
         """Take the function that lets a ring keep everything."""
         self._freeze = freeze
+        if self.fired is not None:
+            freeze()
 
     def fire(self, what: str) -> None:
         """Say that *what* happened; the first time counts.  Safe from any thread and any signal handler."""

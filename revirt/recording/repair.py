@@ -16,7 +16,7 @@ from pathlib import Path
 from revirt.checkpoint import CheckpointReader
 from revirt.checkpoint.format import checkpoint_name, number_of, pages_name
 from revirt.checkpoint.reader import list_checkpoints
-from revirt.errors import CorruptError, RecordingError
+from revirt.errors import CorruptError, NoRecordingError, RecordingError
 from revirt.log import segment
 from revirt.log.events import Event
 from revirt.log.frame import list_directory, write_whole
@@ -24,6 +24,7 @@ from revirt.log.reader import Start, check_order, list_files
 from revirt.log.segment import Segment
 from revirt.recording import layout
 from revirt.recording.manifest import NAME, Manifest, RecordingState
+from revirt.recording.store import is_recording
 
 ASIDE = ".damaged"
 REASON = "the recorder died; repaired"
@@ -50,12 +51,14 @@ class Repair:
 def repair(path: Path) -> Repair:
     """Turn the interrupted recording in *path* into a complete one.
 
-    Raises RecordingError if it is being recorded, is complete already, or nothing of it can be replayed; CorruptError
-    if its manifest is damaged.
+    Raises NoRecordingError if there is none, RecordingError if it is being recorded, is complete already, or nothing of
+    it can be replayed; CorruptError if its manifest or a checkpoint's header is damaged.
     """
-    contents = Manifest.read(path / NAME)
+    if not is_recording(path):
+        raise NoRecordingError(path)
     lock = _lock(path)
     try:
+        contents = Manifest.read(path / NAME)
         if contents.state == RecordingState.COMPLETE:
             raise RecordingError(f"{path} is complete", hint=f"to check it: revirt verify {path.name}")
         return _repair(path, contents)
@@ -88,7 +91,7 @@ def _repair(path: Path, contents: Manifest) -> Repair:
     lost += orphans
     lost += [Lost(each, "was being written") for each in _half_written(path)]
     for each in lost:
-        each.path.rename(each.path.with_name(each.path.name + ASIDE))
+        _put_aside(each.path)
     final = replace(
         contents,
         state=RecordingState.COMPLETE,
@@ -103,6 +106,15 @@ def _repair(path: Path, contents: Manifest) -> Repair:
     )
     write_whole(path / NAME, final.to_json().encode())
     return Repair(end - start.event, last.branches, checkpoints - start.checkpoint, lost)
+
+
+def _put_aside(path: Path) -> None:
+    """Rename *path*; what an earlier repair put aside under that name stays."""
+    target, count = path.with_name(path.name + ASIDE), 1
+    while os.path.lexists(target):
+        count += 1
+        target = path.with_name(f"{path.name}{ASIDE}-{count}")
+    path.rename(target)
 
 
 def _whole_log(directory: Path, start: Start) -> tuple[int, Event | None, list[Lost]]:

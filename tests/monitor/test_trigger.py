@@ -56,6 +56,16 @@ def test_the_first_thing_that_happens_counts_and_freezes_once() -> None:
     assert frozen == [1]
 
 
+def test_what_happened_before_there_was_a_ring_freezes_it() -> None:
+    frozen: list[int] = []
+    trigger = Trigger(TriggerOptions())
+
+    trigger.fire("SIGUSR1")
+    trigger.attach(lambda: frozen.append(1))
+
+    assert frozen == [1]
+
+
 def test_the_run_ends_so_much_guest_time_after_what_happened() -> None:
     trigger = Trigger(TriggerOptions(after_ns=500))
 
