@@ -2,6 +2,7 @@
 
 merkle     the history tree: one hash for all that was recorded, short proofs about it
 blocks     the events of a segment as a tree of their own, so that one event can be proven
+memory     the pages of a guest's memory as a tree, kept up to date
 dsse       the envelope around whatever is signed
 keys       Ed25519 keys, and the files they are kept in
 schedule   keys that are destroyed one after the other while recording goes on

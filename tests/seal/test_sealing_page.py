@@ -13,6 +13,7 @@ from revirt.seal import dsse, epochs
 from revirt.seal.blocks import BLOCK_EVENTS, block_of, event_root
 from revirt.seal.epochs import Batch, EpochSignature, verify_certificates
 from revirt.seal.keys import PrivateKey
+from revirt.seal.memory import PAGE_SIZE, ZERO_PAGE_HASH, MemoryTree
 from revirt.seal.merkle import EMPTY_ROOT, TREE_HEADER, HistoryTree, leaf_hash
 from revirt.seal.schedule import AGE_SHARE, EPOCHS, SHORT_EPOCH_S, SHORT_EPOCHS_S, Schedule
 
@@ -63,6 +64,17 @@ def test_the_example_of_a_block_is_what_the_code_makes() -> None:
     assert f"Blocks of {BLOCK_EVENTS} events" in text
     assert f"rows      {ROW.size} bytes" in text
     assert ROW.format in text
+
+
+def test_the_example_of_memory_is_what_the_code_makes() -> None:
+    text = section("Memory")
+    memory = MemoryTree(3)
+
+    memory.update((1).to_bytes(4, "little"), b"revirt".ljust(PAGE_SIZE, b"\0"))
+
+    assert f"{PAGE_SIZE} bytes\neach" in text
+    assert f"`{ZERO_PAGE_HASH.hex()}`" in text
+    assert f"`{memory.root().hex()}`" in text
 
 
 def test_the_limits_of_an_envelope_are_those_of_the_code() -> None:
