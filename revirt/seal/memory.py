@@ -27,11 +27,11 @@ PAGE_SIZE = 4096
 """Bytes of a page."""
 MAX_PAGES = 1 << 32
 """Most pages of a memory: their numbers have 32 bits."""
-ZERO_PAGE_HASH = leaf_hash(bytes(PAGE_SIZE))
+_ZERO_PAGE = bytes(PAGE_SIZE)
+ZERO_PAGE_HASH = leaf_hash(_ZERO_PAGE)
 """Hash of a page that holds nothing but zeros."""
 
-_LEAF, _NODE = b"\x00", b"\x01"
-_ZERO_LEAF = _LEAF + bytes(PAGE_SIZE)
+_LEAF, _NODE = sha256(b"\x00"), b"\x01"
 _PAIR = struct.Struct(f"{2 * HASH_SIZE}s")
 _HASH = struct.Struct(f"{HASH_SIZE}s")
 
@@ -40,7 +40,7 @@ def page_hash(page: bytes | memoryview) -> bytes:
     """Return the hash of a *page*, as the tree has it; raises ValueError unless that is 4096 bytes."""
     if len(page) != PAGE_SIZE:
         raise ValueError(f"a page of {len(page)} bytes")
-    return _hash_of(_LEAF + page)
+    return _hashes_of(memoryview(page))[0]
 
 
 class MemoryTree:
@@ -64,9 +64,7 @@ class MemoryTree:
         is no such page.
         """
         pages = self._pages(numbers, len(contents), PAGE_SIZE)
-        with memoryview(contents) as view:
-            starts = range(0, len(contents), PAGE_SIZE)
-            self._set(pages, [_hash_of(_LEAF + view[start : start + PAGE_SIZE]) for start in starts])
+        self._set(pages, _hashes_of(memoryview(contents)))
 
     def update_hashes(self, numbers: bytes, hashes: bytes | memoryview) -> None:
         """Set pages as `update` does, by their *hashes* (see `page_hash`; 32 bytes each)."""
@@ -76,10 +74,10 @@ class MemoryTree:
     def root(self) -> bytes:
         """Return the root, 32 bytes."""
         if self._changed:
-            nodes = sorted(self._changed)
+            nodes: Sequence[int] = sorted(self._changed)
             self._changed.clear()
             for height in range(1, len(self._rows)):
-                nodes = list(dict.fromkeys([number >> 1 for number in nodes]))
+                nodes = _parents(nodes)
                 self._renew(height, nodes)
         return bytes(self._rows[-1])
 
@@ -111,30 +109,51 @@ class MemoryTree:
 
     def _set(self, pages: Sequence[int], hashes: Sequence[bytes]) -> None:
         leaves = self._rows[0]
-        for number, digest in zip(pages, hashes, strict=True):
-            leaves[number << 5 : (number + 1) << 5] = digest
+        for number, each in zip(pages, hashes, strict=True):
+            _HASH.pack_into(leaves, number << 5, each)
         self._changed.update(pages)
 
     def _renew(self, height: int, nodes: Sequence[int]) -> None:
-        """Compute the *nodes* (ascending) of *height* from the row below."""
+        """Compute the *nodes* of *height* from the row below."""
         below, row = self._rows[height - 1], self._rows[height]
-        first, end = nodes[0], nodes[-1] + 1
-        if 2 * end * HASH_SIZE > len(below):
-            end -= 1
-            nodes = nodes[:-1]
+        if 2 * len(row) > len(below) and nodes[-1] == len(row) // HASH_SIZE - 1:
             row[-HASH_SIZE:] = below[-HASH_SIZE:]
-        # Hashing a stretch from end to end costs two thirds as much for each node as picking nodes.
-        if 3 * len(nodes) > 2 * (end - first):
-            pairs = _PAIR.iter_unpack(below[first << 6 : end << 6])
-            row[first << 5 : end << 5] = b"".join([sha256(_NODE + pair).digest() for (pair,) in pairs])
+            nodes = nodes[:-1]
+        if isinstance(nodes, range):
+            start, end = nodes.start, nodes.stop
+            pairs = _PAIR.iter_unpack(below[start << 6 : end << 6])
+            row[start << 5 : end << 5] = b"".join([sha256(_NODE + pair).digest() for (pair,) in pairs])
             return
         for node in nodes:
-            row[node << 5 : (node + 1) << 5] = sha256(_NODE + below[node << 6 : (node + 1) << 6]).digest()
+            (pair,) = _PAIR.unpack_from(below, node << 6)
+            _HASH.pack_into(row, node << 5, sha256(_NODE + pair).digest())
 
 
-def _hash_of(leaf: bytes) -> bytes:
-    # Looking costs a tenth of hashing, and much of memory is zeros.
-    return ZERO_PAGE_HASH if leaf == _ZERO_LEAF else sha256(leaf).digest()
+def _parents(nodes: Sequence[int]) -> Sequence[int]:
+    """Return the numbers of the nodes above *nodes*, which ascend."""
+    first, last = nodes[0] >> 1, nodes[-1] >> 1
+    if not isinstance(nodes, range):
+        nodes = list(dict.fromkeys([number >> 1 for number in nodes]))
+        # A node in a stretch costs two thirds of one picked: from there on all in between are made anew, too.
+        if 3 * len(nodes) <= 2 * (last + 1 - first):
+            return nodes
+    return range(first, last + 1)
+
+
+def _hashes_of(pages: memoryview) -> list[bytes]:
+    """Return the hash of each page in *pages*."""
+    hashes = []
+    for start in range(0, len(pages), PAGE_SIZE):
+        page = pages[start : start + PAGE_SIZE]
+        # Looking costs a tenth of hashing, and much of memory is zeros.
+        if not page[0] and page.tobytes() == _ZERO_PAGE:
+            hashes.append(ZERO_PAGE_HASH)
+            continue
+        # Not SHA-256 of the two joined: copying the page takes longer than copying the state.
+        state = _LEAF.copy()
+        state.update(page)
+        hashes.append(state.digest())
+    return hashes
 
 
 def _rows_of_zeros(count: int) -> list[bytearray]:
