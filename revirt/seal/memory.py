@@ -25,8 +25,8 @@ from revirt.seal.merkle import HASH_SIZE, leaf_hash, node_hash
 # As elsewhere in revirt.  Importing it from revirt.image would load all of what boots guests.
 PAGE_SIZE = 4096
 """Bytes of a page."""
-MAX_PAGES = 1 << 32
-"""Most pages of a memory: their numbers have 32 bits."""
+MAX_PAGES = 1 << 20
+"""Most pages that a memory may have: 4 GiB."""
 _ZERO_PAGE = bytes(PAGE_SIZE)
 ZERO_PAGE_HASH = leaf_hash(_ZERO_PAGE)
 """Hash of a page that holds nothing but zeros."""
