@@ -11,8 +11,8 @@ epochs are computed before its first, and certified (see `revirt.seal.epochs`): 
 which is not needed again while recording, those of each later one by the last key of the batch before.
 
 An epoch is a second long at first, and later 1/32 of the recording's age: so much can a thief sign again, and so few
-epochs there are that a signature from each can be kept for ever.  The first 512 reach nearly eight days, the next
-512 longer than anything lasts.
+epochs there are that a signature from each can be kept for ever.  A batch is 1,024 of them, which reaches longer
+than anything lasts; if it does end, the next begins.
 
 What Python cannot promise: the seed is overwritten where it is kept, and the library's keys wipe themselves, but
 SHA-256 hands out its result as an object that cannot be overwritten, only freed.  Its bytes may stay in memory until
@@ -32,7 +32,7 @@ from revirt.seal.epochs import BATCH_TYPE, MAX_EPOCHS, Batch, EpochSignature, ep
 from revirt.seal.keys import KEY_SIZE, PrivateKey
 from revirt.seal.merkle import HistoryTree
 
-EPOCHS = 512
+EPOCHS = 1024
 """Epochs in a batch."""
 SHORT_EPOCHS_S = 256.0
 """Until a recording is this old, in seconds, an epoch is `SHORT_EPOCH_S` long."""
