@@ -2,14 +2,15 @@
 
 ::
 
-    segment    blocks of 16 events, the last of 1 to 16
+    segment    blocks of 4 events, the last of 1 to 4
     block      the rows of its events (32 bytes each, see revirt.log.rows),
                then the SHA-256 of the data of every event that has any, in order
     root       of the tree of revirt.seal.merkle whose leaves are the blocks
 
-Sixteen events to a block, because hashing a block costs little more than hashing a row, and showing fifteen
-neighbours less than four more levels of the tree.  Data stands there as its hash: a proof shows what it is about and
-no other data.
+Four events to a block, because hashing a block costs little more than hashing a row: with a leaf for each event the
+tree takes three times as long.  And not more, because what a proof shows of the neighbours soon outweighs the levels
+of the tree that it saves: with eight it can be over 4 KB.  Data stands there as its hash: a proof shows what it is
+about and no other data.
 
 Rules:
 - Where the rows of a block end and the hashes begin follows from the rows alone: there are as many hashes as rows
@@ -31,7 +32,7 @@ from revirt.log.rows import ROW, Rows
 from revirt.seal.fields import encode_bytes, get_bytes, get_number
 from revirt.seal.merkle import HASH_SIZE, HistoryTree, leaf_hash, root_of, verify_inclusion
 
-BLOCK_EVENTS = 16
+BLOCK_EVENTS = 4
 """Events in a block."""
 MAX_BLOCKS = 1 << 32
 """Most blocks that a segment is believed to have."""
