@@ -18,13 +18,13 @@ subtree has the largest power of two below n, so a tree of any size contains, as
 Rules:
 - A root says nothing about its size: whoever signs a root signs the size beside it.
 - After `prune(n)` everything about sizes from n on can still be computed, nothing about smaller ones.  What is kept
-  of the forgotten leaves are the hashes of the complete subtrees that n leaves consist of, one for each bit of n.
+  of the forgotten leaves are the hashes of the complete subtrees that n leaves consist of, one for each bit of n;
+  with these a tree can be resumed somewhere else.
 - Proofs come from strangers; the verifiers take any bytes and answer yes or no.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Self
@@ -37,10 +37,6 @@ EMPTY_ROOT = sha256().digest()
 """Root of the tree without leaves."""
 MAX_SIZE = 1 << 62
 """Most leaves that a tree is believed to have."""
-
-TREE_HEADER = struct.Struct("<8sHQQ")
-"""Of a tree as bytes: magic, version, first leaf kept, leaves in all."""
-_MAGIC, _VERSION = b"RVRTTREE", 1
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -74,6 +70,21 @@ class HistoryTree:
         self._size = 0
         # For each height the hashes of complete subtrees, one behind the other, from number _start(height) on.
         self._rows = [bytearray()]
+
+    @classmethod
+    def resume(cls, first: int, subtrees: Sequence[bytes]) -> Self:
+        """Return a tree that has forgotten its *first* leaves, of which it keeps what `subtrees` returned.
+
+        Raises SealError if that many leaves have not so many subtrees, or one is no hash.
+        """
+        if not 0 <= first <= MAX_SIZE or len(subtrees) != first.bit_count() or not _are_hashes(subtrees):
+            raise SealError(f"{first} leaves of a history tree do not have {len(subtrees)} such subtrees")
+        tree = cls()
+        tree._first = tree._size = first
+        tree._rows = [bytearray() for _ in range(max(1, first.bit_length()))]
+        for height, subtree in zip(_bits(first), subtrees, strict=True):
+            tree._rows[height] += subtree
+        return tree
 
     @property
     def size(self) -> int:
@@ -166,41 +177,13 @@ class HistoryTree:
         for height, row in enumerate(self._rows):
             del row[: (self._start(height) - before[height]) * HASH_SIZE]
 
-    def save(self) -> bytes:
-        """Return the tree as bytes: header, subtrees of the forgotten leaves (largest first), leaves, root."""
-        header = TREE_HEADER.pack(_MAGIC, _VERSION, self._first, self._size)
-        frozen = [self._node(height, (self._first >> height) - 1) for height in _bits(self._first)]
-        kept = self._rows[0][(self._first - self._start(0)) * HASH_SIZE :]
-        return b"".join([header, *frozen, kept, self.root()])
+    def subtrees(self, size: int) -> list[bytes]:
+        """Return the hashes of the complete subtrees that the first *size* leaves consist of, the largest first.
 
-    @classmethod
-    def restore(cls, data: bytes) -> Self:
-        """Return the tree that `save` made *data* from; raises SealError if nothing it makes looks like that."""
-        if len(data) < TREE_HEADER.size:
-            raise SealError(f"a history tree of {len(data)} bytes")
-        magic, version, first, size = TREE_HEADER.unpack_from(data)
-        if magic != _MAGIC:
-            raise SealError(f"a history tree does not begin with {magic!r}")
-        if version != _VERSION:
-            raise SealError(f"a history tree of version {version}; this revirt reads {_VERSION}")
-        hashes = [data[at : at + HASH_SIZE] for at in range(TREE_HEADER.size, len(data), HASH_SIZE)]
-        frozen = first.bit_count()
-        fits = len(data) == TREE_HEADER.size + (frozen + size - first + 1) * HASH_SIZE
-        if not (first <= size <= MAX_SIZE and fits):
-            raise SealError(f"a history tree of {len(data)} bytes for leaves {first} to {size}")
-        tree = cls()
-        tree._freeze(first, hashes[:frozen])
-        for leaf in hashes[frozen:-1]:
-            tree.append(leaf)
-        if tree.root() != hashes[-1]:
-            raise SealError("a history tree whose root does not follow from its leaves")
-        return tree
-
-    def _freeze(self, first: int, frozen: Sequence[bytes]) -> None:
-        self._first = self._size = first
-        self._rows = [bytearray() for _ in range(max(1, first.bit_length()))]
-        for height, subtree in zip(_bits(first), frozen, strict=True):
-            self._rows[height] += subtree
+        Raises ValueError for a size before `first` or behind `size`.
+        """
+        size = self._known(size)
+        return [self._node(height, (size >> height) - 1) for height in _bits(size)]
 
     def _grow(self, height: int, count: int) -> None:
         """Make the nodes that are complete now that row *height* has grown to *count*."""

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from revirt.errors import SealError
 from revirt.seal.merkle import (
     EMPTY_ROOT,
-    TREE_HEADER,
     HistoryTree,
     leaf_hash,
     node_hash,
@@ -291,58 +290,61 @@ def test_pruning_again_to_less_changes_nothing() -> None:
     assert (tree.first, tree.size) == (13, 20)
 
 
-def test_a_tree_that_forgot_all_has_a_hash_for_each_bit_of_its_size() -> None:
-    tree = tree_of(some_leaves(0b1011), first=0b1011)
+@given(st.data())
+def test_the_subtrees_of_any_size_give_its_root(data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, 200))
+    size = data.draw(st.integers(0, count))
+    leaves = some_leaves(count)
+    tree = tree_of(leaves, first=data.draw(st.integers(0, size)))
 
-    assert len(tree.save()) == TREE_HEADER.size + 3 * 32 + 32
-    assert tree.root() == mth(some_leaves(0b1011))
+    subtrees, start = tree.subtrees(size), 0
+    for bit in (128, 64, 32, 16, 8, 4, 2, 1):
+        if size & bit:
+            assert subtrees.pop(0) == mth(leaves[start : start + bit])
+            start += bit
+
+    assert subtrees == []
 
 
-@given(st.integers(0, 80), st.integers(0, 80), st.integers(0, 20))
-def test_a_restored_tree_goes_on_where_it_was(count: int, first: int, more: int) -> None:
-    leaves = some_leaves(count + more)
-    first = min(first, count)
-    tree = HistoryTree.restore(tree_of(leaves[:count], first=first).save())
+@given(st.integers(0, 80), st.integers(0, 20), st.integers(0, 20))
+def test_a_resumed_tree_goes_on_where_it_was(first: int, more: int, forgotten: int) -> None:
+    leaves = some_leaves(first + more)
+    whole = tree_of(leaves)
+    tree = HistoryTree.resume(first, tree_of(leaves[:first]).subtrees(first))
 
-    for leaf in leaves[count:]:
+    for leaf in leaves[first:]:
         tree.append(leaf)
 
-    assert (tree.first, tree.size) == (first, count + more)
-    assert tree.save() == tree_of(leaves, first=first).save()
+    assert (tree.first, tree.size) == (first, first + more)
+    for size in range(first, first + more + 1):
+        assert tree.root(size) == whole.root(size)
+        assert tree.subtrees(size) == whole.subtrees(size)
+        assert tree.consistency(size) == whole.consistency(size)
+    for index in range(first, first + more):
+        assert tree.inclusion(index) == whole.inclusion(index)
+
+    tree.prune(min(first + forgotten, tree.size))
+
     assert tree.root() == mth(leaves)
 
 
-@given(st.data())
-def test_a_saved_tree_with_any_bit_flipped_is_refused(data: st.DataObject) -> None:
-    count = data.draw(st.integers(0, 9))
-    saved = bytearray(tree_of(some_leaves(count), first=data.draw(st.integers(0, count))).save())
-    bit = data.draw(st.integers(0, len(saved) * 8 - 1))
-
-    saved[bit // 8] ^= 1 << bit % 8
-
-    with pytest.raises(SealError, match="a history tree"):
-        HistoryTree.restore(bytes(saved))
-
-
-@given(st.binary(max_size=200))
-def test_bytes_that_are_no_tree_are_refused(data: bytes) -> None:
-    with pytest.raises(SealError, match="a history tree"):
-        HistoryTree.restore(data)
+@pytest.mark.parametrize(
+    ("first", "subtrees"),
+    [
+        (0, [bytes(32)]),
+        (1, []),
+        (5, [bytes(32)] * 3),
+        (5, [bytes(32), bytes(31)]),
+        (-1, [bytes(32)]),
+        (1 << 63, [bytes(32)]),
+    ],
+)
+def test_subtrees_that_are_not_those_of_so_many_leaves_are_refused(first: int, subtrees: list[bytes]) -> None:
+    with pytest.raises(SealError, match=f"{first} leaves of a history tree do not have {len(subtrees)}"):
+        HistoryTree.resume(first, subtrees)
 
 
-@pytest.mark.parametrize("cut", [0, 25, 26, 57, -1, -32])
-def test_a_tree_cut_short_is_refused(cut: int) -> None:
-    with pytest.raises(SealError, match="a history tree of"):
-        HistoryTree.restore(tree_of(some_leaves(5), first=3).save()[:cut])
-
-
-def test_a_tree_that_claims_more_leaves_than_there_are_bytes_is_refused_at_once() -> None:
-    huge = TREE_HEADER.pack(b"RVRTTREE", 1, 0, (1 << 64) - 1) + bytes(32)
-
-    with pytest.raises(SealError, match="for leaves 0 to 18446744073709551615"):
-        HistoryTree.restore(huge)
-
-
-def test_a_tree_of_a_later_version_is_refused_by_name() -> None:
-    with pytest.raises(SealError, match="version 2; this revirt reads 1"):
-        HistoryTree.restore(TREE_HEADER.pack(b"RVRTTREE", 2, 0, 0) + EMPTY_ROOT)
+@pytest.mark.parametrize("size", [12, 21])
+def test_subtrees_of_a_size_that_is_not_known_are_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"size {size}: this tree knows sizes from 13 to 20"):
+        tree_of(some_leaves(20), first=13).subtrees(size)

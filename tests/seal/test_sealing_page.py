@@ -14,7 +14,7 @@ from revirt.seal.blocks import BLOCK_EVENTS, block_of, event_root
 from revirt.seal.epochs import Batch, EpochSignature, verify_certificates
 from revirt.seal.keys import PrivateKey
 from revirt.seal.memory import PAGE_SIZE, ZERO_PAGE_HASH, MemoryTree
-from revirt.seal.merkle import EMPTY_ROOT, TREE_HEADER, HistoryTree, leaf_hash
+from revirt.seal.merkle import HistoryTree, leaf_hash, root_of
 from revirt.seal.schedule import AGE_SHARE, EPOCHS, SHORT_EPOCH_S, SHORT_EPOCHS_S, Schedule
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sealing.md").read_text()
@@ -38,18 +38,14 @@ def test_the_example_of_a_tree_is_what_the_code_makes() -> None:
     assert f"`{tree.root().hex()}`" in section("The history tree")
 
 
-def test_the_saved_tree_is_as_the_page_has_it() -> None:
-    text = section("The history tree")
-    saved = HistoryTree().save()
+def test_the_subtrees_of_eleven_leaves_are_those_of_the_page() -> None:
+    leaves = [leaf_hash(bytes([number])) for number in range(11)]
+    tree = HistoryTree()
+    for leaf in leaves:
+        tree.append(leaf)
 
-    assert f"`{TREE_HEADER.format}`" in text
-    assert re.findall(r"^(\w+) +(u\d+)  ", text, re.MULTILINE) == [
-        ("version", "u16"),
-        ("first", "u64"),
-        ("size", "u64"),
-    ]
-    assert saved == b"RVRTTREE" + bytes([1, 0]) + bytes(16) + EMPTY_ROOT
-    assert "magic     RVRTTREE\nversion   u16  1\n" in text
+    assert "of 11 leaves the node over the first eight, that over the next two, and\nthe last leaf" in PAGE
+    assert tree.subtrees(11) == [root_of(leaves[:8]), root_of(leaves[8:10]), leaves[10]]
 
 
 def test_the_example_of_a_block_is_what_the_code_makes() -> None:
