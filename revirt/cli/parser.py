@@ -111,6 +111,7 @@ def _add_record(commands: Commands[Parser]) -> None:
     record.add_argument(
         "--checkpoint-every", type=_positive, metavar="N", help="take a checkpoint every N branches"
     )
+    record.add_argument("--sign", type=Path, metavar="KEY", help="seal it with this key, see 'revirt key'")
     ring = record.add_argument_group("a circular recording, which forgets its beginning")
     ring.add_argument("--log-size", metavar="SIZE", help="keep this much on disk, as 256M")
     ring.add_argument(
@@ -168,9 +169,31 @@ def _add_store(commands: Commands[Parser]) -> None:
     _add_recording(info)
     _add_json(info)
 
-    verify = _command(commands, "verify", "store", "Check every byte of a recording", "verify")
-    _add_recording(verify)
-    _add_forms(verify)
+    verify = _command(commands, "verify", "verify", "Check every byte of a recording, or a proof", "verify")
+    verify.add_argument(
+        "recording",
+        metavar="DIR",
+        nargs="?",
+        default="latest",
+        help="a directory or name (default: latest), or a file that 'prove' made",
+    )
+    _add_key_to_trust(verify)
+    _add_json(verify)
+
+    head = _command(commands, "head", "verify", "Print what a seal comes to, to tell somebody", "head")
+    _add_recording(head)
+    _add_key_to_trust(head)
+    _add_json(head)
+
+    prove = _command(
+        commands, "prove", "verify", "Prove that one event is in a sealed recording", "prove_event"
+    )
+    _add_recording(prove)
+    prove.add_argument("event", metavar="EVENT", type=_natural, help="its number, as 'revirt events' has it")
+    prove.add_argument(
+        "-o", dest="output", type=Path, metavar="FILE", help="a new file (default: standard output)"
+    )
+    _add_key_to_trust(prove)
 
     mend = _command(commands, "repair", "store", "Make an interrupted recording complete", "mend")
     _add_recording(mend)
@@ -244,6 +267,10 @@ def _add_recording(parser: Parser) -> None:
     parser.add_argument(
         "recording", metavar="DIR", nargs="?", default="latest", help="a directory or name (default: latest)"
     )
+
+
+def _add_key_to_trust(parser: Parser) -> None:
+    parser.add_argument("--key", type=Path, metavar="KEY", help="the public key that must have sealed it")
 
 
 def _add_json(parser: Parser) -> None:

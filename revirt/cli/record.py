@@ -33,6 +33,7 @@ from revirt.render import (
     size,
     styled,
 )
+from revirt.seal.keys import load_private
 
 DEFAULT_MEMORY = "256M"
 GOOD_EXIT_CODES = (0x00, 0x10)
@@ -58,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         checkpoint_every=arguments.checkpoint_every or CHECKPOINT_EVERY,
         limits=_limits(arguments),
         trigger=_trigger(arguments),
+        sign=_key(arguments),
     )
     place = _Place(arguments, guest)
     if isinstance(console, TerminalConsole):
@@ -86,6 +88,16 @@ def _limits(arguments: argparse.Namespace) -> RingLimits | None:
         raise UsageError("--no-record writes nothing, so --log-size and --keep have no meaning")
     size = parse_size(arguments.log_size) if arguments.log_size is not None else None
     return RingLimits(size, arguments.keep)
+
+
+def _key(arguments: argparse.Namespace) -> Path | None:
+    """Return the file of the key to sign with; raises KeyFileError if that will not do, before the guest is loaded."""
+    path: Path | None = arguments.sign
+    if path is not None:
+        if arguments.no_record:
+            raise UsageError("--no-record writes nothing, so --sign has no meaning")
+        load_private(path)
+    return path
 
 
 def _trigger(arguments: argparse.Namespace) -> Trigger | None:

@@ -1,4 +1,4 @@
-"""``revirt ls``, ``info``, ``verify``, ``mv`` and ``rm``: recordings as things on disk."""
+"""``revirt ls``, ``info``, ``repair``, ``mv`` and ``rm``: recordings as things on disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from revirt.cli.rows import RecordingRow, recording_facts, recording_rows
 from revirt.errors import RecordingError, UsageError
 from revirt.recording import (
     Recording,
-    RecordingState,
     list_recordings,
     move,
     move_target,
@@ -49,17 +48,6 @@ _RECORDINGS = (
     Column("size", "SIZE", right=True, text=size),
     Column("created", "CREATED"),
 )
-_FINDINGS = (
-    Column("path", "FILE"),
-    Column("offset", "BYTE", right=True),
-    Column("problem", "PROBLEM"),
-)
-_SOUND = {
-    RecordingState.COMPLETE: ("intact", "green"),
-    RecordingState.RECORDING: ("being recorded, intact so far", "bold"),
-    RecordingState.INTERRUPTED: ("interrupted, intact up to there", "bold"),
-}
-"""What `verify` says of a recording in which nothing is damaged, and in which colour."""
 
 
 def ls(arguments: argparse.Namespace) -> int:
@@ -116,17 +104,6 @@ def _ring_in_words(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _listed(values: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items())
-
-
-def verify(arguments: argparse.Namespace) -> int:
-    """Print what is damaged in a recording; return 4 if anything is."""
-    recording = Recording.open(resolve(arguments.recording))
-    if emit(recording.verify(), _FINDINGS, arguments.form, sys.stdout):
-        return RecordingError.exit_status
-    if arguments.form is Format.TABLE:
-        word, colour = _SOUND[recording.state]
-        print(f"{styled(word, colour, sys.stdout)}: {printable(str(recording.path))}")
-    return 0
 
 
 def mend(arguments: argparse.Namespace) -> int:

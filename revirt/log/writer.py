@@ -35,6 +35,8 @@ QUEUE_SIZE = 64 << 20
 """Bytes that may wait for the disk before whoever hands over more has to wait, too."""
 
 Job = Callable[[], None]
+Written = Callable[[int, int, Rows], None]
+"""Told that events were written: the index of their segment, the ordinal of the first, and the events."""
 
 _NOTHING = Rows(b"", b"")
 
@@ -43,19 +45,21 @@ def _nothing() -> Rows:
     return _NOTHING
 
 
-def _do_nothing() -> None:
+def _do_nothing(*_: object) -> None:
     pass
 
 
 class LogWriter:
     """Writes events to *directory*, which exists, as segments from index 0.
 
-    *written* is called by the writing thread after every segment.
+    *written* is called by the writing thread after every segment, *idle* when there was none for ``SEGMENT_SECONDS``.
+    Both may raise OSError, as a job.
     """
 
-    def __init__(self, directory: Path, written: Job | None = None) -> None:
+    def __init__(self, directory: Path, written: Written = _do_nothing, idle: Job = _do_nothing) -> None:
         self._directory = directory
-        self._after_write = written or _do_nothing
+        self._after_write = written
+        self._idle = idle
         self._changed = threading.Condition(threading.Lock())
         self._source: Source = _nothing
         self._on_failure: Job = _do_nothing
@@ -206,13 +210,14 @@ class LogWriter:
             raise ValueError(f"event at {rows.first_branches} branches after one at {self._last_branches}")
         whole = join((self._last, rows))
         path = self._directory / segment.file_name(self._index)
-        stored = write_whole(path, segment.encode(self._index, self.written - self._last.count, whole))
+        first = self.written
+        stored = write_whole(path, segment.encode(self._index, first - self._last.count, whole))
         self.size += stored - self._sizes.get(self._index, 0)
         self._sizes[self._index] = stored
         self.written += rows.count
         self._last_branches = rows.last_branches
         self._last = whole
-        self._after_write()
+        self._after_write(self._index, first, rows)
 
     def _work(self) -> None:
         try:
@@ -256,6 +261,8 @@ class LogWriter:
             if not self._changed.wait(max(0.0, self._due - time.monotonic())):
                 self._draw()
                 self._cut()
+                if not self._jobs:
+                    self._enqueue(self._idle, 0)
         return self._jobs.popleft()
 
     def _run(self, job: Job) -> Exception | None:

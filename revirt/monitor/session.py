@@ -38,7 +38,8 @@ BATCH_PAGES = 1024
 class RecordOptions:
     """How to record.  Intervals are in taken branches; ``digest_every`` adds digests between checkpoints.
 
-    With ``limits`` the recording is circular, until the ``trigger`` fires, after which the run ends.
+    With ``limits`` the recording is circular, until the ``trigger`` fires, after which the run ends.  ``sign`` is the
+    file of the private key that it is sealed with.
     """
 
     clock: ClockMode = "host"
@@ -49,6 +50,7 @@ class RecordOptions:
     track_writes: bool = True
     limits: RingLimits | None = None
     trigger: Trigger | None = None
+    sign: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ def record(
     Without a directory nothing is written: the same machine, the same loop, for comparison.  *on_start* is given a
     function that ends the run in order, callable from any thread or signal handler.
 
-    Raises GuestError if the guest cannot be loaded, RecordingExistsError, HostError if nothing can be written.
+    Raises GuestError if the guest cannot be loaded, RecordingExistsError, HostError if nothing can be written,
+    KeyFileError if there is no key to sign with.
     """
     load_unicorn()  # what is missing shows before anything is written
     boot = load(guest.image_spec(), guest.memory)
@@ -116,7 +119,8 @@ def record(
         machine = _build(config, live, options)
         machine.load(boot)
         return _run(machine, live, None, options, on_start)
-    with RecordingWriter.create(directory, _describe(guest, config, command), options.limits) as writer:
+    contents = _describe(guest, config, command)
+    with RecordingWriter.create(directory, contents, options.limits, options.sign) as writer:
         recorder = Recorder(live, writer, lambda: live.stop("the recording cannot be written"))
         machine = _build(config, recorder, options)
         machine.load(boot)

@@ -4,6 +4,7 @@
     log/<8 digits>.seg         events: see revirt.log.segment
     checkpoints/<8>.ckpt       machine states and page maps: see revirt.checkpoint.format
     pages/<8>.pages            the pages that each checkpoint adds
+    seal/                      who vouches for all of it, if somebody does: see `sealer`
     lock                       locked (flock) for as long as the recorder lives
 
 States, as a reader sees them:
@@ -16,10 +17,12 @@ States, as a reader sees them:
 from revirt.checkpoint import CheckpointInfo, LoadedCheckpoint
 from revirt.recording.manifest import FORMAT_VERSION, Manifest, RecordingState
 from revirt.recording.packing import PackReport, pack, pack_to
+from revirt.recording.proving import prove
 from revirt.recording.reader import Recording
 from revirt.recording.relocation import move, move_target
 from revirt.recording.repair import Lost, Repair, repair
 from revirt.recording.ring import RingLimits
+from revirt.recording.seal import Seal
 from revirt.recording.stats import CheckpointStats, KindStats, LogStats, checkpoint_stats, log_stats
 from revirt.recording.store import (
     is_recording,
@@ -32,7 +35,7 @@ from revirt.recording.store import (
 )
 from revirt.recording.unpacking import unpack, unpack_from
 from revirt.recording.usage import Usage, disk_usage
-from revirt.recording.verify import Finding
+from revirt.recording.verify import Finding, Verdict, Verification
 from revirt.recording.writer import RecordingWriter
 
 __all__ = [
@@ -51,7 +54,10 @@ __all__ = [
     "RecordingWriter",
     "Repair",
     "RingLimits",
+    "Seal",
     "Usage",
+    "Verdict",
+    "Verification",
     "checkpoint_stats",
     "disk_usage",
     "is_recording",
@@ -63,6 +69,7 @@ __all__ = [
     "new_path",
     "pack",
     "pack_to",
+    "prove",
     "recordings_dir",
     "remove",
     "repair",

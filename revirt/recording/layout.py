@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,10 +15,37 @@ from revirt.recording import manifest
 LOG = "log"
 CHECKPOINTS = "checkpoints"
 PAGES = "pages"
+SEAL = "seal"
 LOCK = "lock"
 
-ENTRIES = frozenset({manifest.NAME, f"{manifest.NAME}.tmp", LOG, CHECKPOINTS, PAGES, LOCK})
+ENTRIES = frozenset({manifest.NAME, f"{manifest.NAME}.tmp", LOG, CHECKPOINTS, PAGES, SEAL, LOCK})
 """Everything that revirt puts there."""
+
+SEAL_KEY, SEAL_END = "key.pub", "end"
+"""In the seal: the public half of the user's key, and how the recording ended."""
+_SEAL_NAME = re.compile(r"(\d{8,20})\.(batch|head|leaves)", re.ASCII)
+
+
+def batch_name(batch: int) -> str:
+    """Return the name of the file with the certificate of *batch*."""
+    return f"{batch:08}.batch"
+
+
+def head_name(epoch: int) -> str:
+    """Return the name of the file with the head of *epoch*."""
+    return f"{epoch:08}.head"
+
+
+def seal_number(name: str) -> tuple[str, int] | None:
+    """Return which kind of file of a seal is called *name* and its number, None if it is no numbered one."""
+    match = _SEAL_NAME.fullmatch(name)
+    if match is None or match[1] != f"{int(match[1]):08}":
+        return None
+    return match[2], int(match[1])
+
+
+def _is_of_seal(name: str) -> bool:
+    return name in (SEAL_KEY, SEAL_END) or seal_number(name) is not None
 
 
 def _is_numbered(name_of: Callable[[int], str], name: str) -> bool:
@@ -29,6 +57,7 @@ DIRECTORIES: Mapping[str, Callable[[str], bool]] = {
     LOG: lambda name: segment.index_of(Path(name)) is not None,
     CHECKPOINTS: lambda name: _is_numbered(checkpoint_name, name),
     PAGES: lambda name: _is_numbered(pages_name, name),
+    SEAL: _is_of_seal,
 }
 """The directories in a recording, and which names of files have a meaning there."""
 

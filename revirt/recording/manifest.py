@@ -14,7 +14,8 @@
     end        how it ended, None before: ``events`` and ``checkpoints`` count what is in it
     check      BLAKE2b-128, in hex, of everything else as JSON with sorted keys and no spaces
 
-What is inside guest, machine, versions and end is up to whoever records; it must be JSON.
+Only state, kept and end change after it was first written.  What is inside guest, machine, versions and end is up to
+whoever records; it must be JSON.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import uuid
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,14 @@ class Manifest:
         """Where what is kept begins."""
         return Kept(**self.kept)
 
+    @property
+    def subject(self) -> bytes:
+        """SHA-256 of what never changes, written as for the check: what a seal says that it is about."""
+        plain = asdict(self)
+        for name in ("state", "kept", "end"):
+            del plain[name]
+        return sha256(_canonical(plain)).digest()
+
     def to_json(self) -> str:
         """Return the manifest as text, one field a line or more; raises ValueError if a value is not JSON."""
         plain = asdict(self)
@@ -143,9 +153,12 @@ class Manifest:
             raise CorruptError(path, f"unknown state {self.state!r}")
 
 
+def _canonical(plain: dict[str, Any]) -> bytes:
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
 def _check(plain: dict[str, Any]) -> str:
-    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return check_of(canonical.encode()).hex()
+    return check_of(_canonical(plain)).hex()
 
 
 def _parse(data: bytes, path: Path) -> dict[str, Any]:

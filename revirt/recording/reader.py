@@ -15,7 +15,8 @@ from revirt.log.segment import Segment
 from revirt.recording import layout, store
 from revirt.recording.audit import audit, check_state, events_of
 from revirt.recording.manifest import NAME, Manifest, RecordingState
-from revirt.recording.verify import Finding, verify
+from revirt.recording.verify import Verification
+from revirt.seal.keys import PublicKey
 
 _PATIENCE = 20
 """How often a circular recording is looked at again because its recorder let go of something meanwhile."""
@@ -154,9 +155,12 @@ class Recording:
         check_state(path, loaded.state, checkpoint)
         return digest, checkpoint
 
-    def verify(self) -> Iterator[Finding]:
-        """Read and check everything; yield what is wrong, nothing if all is as it was written."""
-        return verify(self.path, self.manifest, self.state)
+    def verify(self, key: PublicKey | None = None) -> Verification:
+        """Return the check of everything, to iterate over: it yields what is wrong, nothing if all is as written.
+
+        With a *key* the recording has to be sealed by that.
+        """
+        return Verification(self.path, self.manifest, self.state, key)
 
     def _checkpoint_path(self, number: int) -> Path:
         return self.path / layout.CHECKPOINTS / checkpoint_name(number)

@@ -1,13 +1,16 @@
 """Checking every byte of a recording, and that its parts belong together.
 
 Every file is compared with its checks, the events of the log with the hashes that some of them carry (see
-`revirt.log.chain`), and checkpoints with what the log says of them (see `revirt.recording.audit`).
+`revirt.log.chain`), checkpoints with what the log says of them (see `revirt.recording.audit`), and all of it with the
+seal, if there is one (see `revirt.recording.seal_check`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,8 +26,14 @@ from revirt.machine.config import MachineConfig
 from revirt.recording import layout
 from revirt.recording.audit import audit, check_events
 from revirt.recording.manifest import NAME, Manifest, RecordingState
+from revirt.recording.seal import Seal, is_sealed
+from revirt.recording.seal_check import SealCheck
+from revirt.seal.keys import PublicKey
 
 T = TypeVar("T")
+
+_PATIENCE = 20
+"""How often a circular recording is checked again because its recorder let go of something meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +57,108 @@ class _Named:
     event: Event
 
 
-def verify(path: Path, contents: Manifest, state: RecordingState) -> Iterator[Finding]:
-    """Check everything in the recording *path* but its manifest, which is *contents*; yield what is wrong.
+class Verdict(StrEnum):
+    """What a verification came to; the last two are of recordings with findings, without a seal and with one."""
 
-    Reads every file once or twice, and every event once.
+    INTACT = "intact"
+    INTERRUPTED = "interrupted"
+    RECORDING = "recording"
+    DAMAGED = "damaged"
+    TAMPERED = "tampered"
+
+
+class Verification:
+    """The check of everything in the recording *path*: iterate over it once to check, and get what is wrong.
+
+    *contents* are those of its manifest.  If it is sealed, what the seal says is believed if *key* made it, or without
+    *key* the one that stands in the recording; a recording that is not sealed fails against a *key*.
     """
-    named: dict[int, _Named] = {}
-    start = contents.start
-    counted = yield from _verify_log(path / layout.LOG, Start(start.segment, start.event), named)
-    reader = CheckpointReader(path / layout.CHECKPOINTS, path / layout.PAGES, first=start.checkpoint)
-    page_count = yield from _page_count(path / NAME, contents)
-    whole_log = None if counted is None else _Log(counted, named, page_count)
-    infos = yield from _verify_checkpoints(path / layout.CHECKPOINTS, reader, whole_log)
-    if counted is not None and infos is not None and state is RecordingState.COMPLETE:
-        yield from _verify_counts(
-            path / NAME, contents, {"events": counted, "checkpoints": start.checkpoint + len(infos)}
-        )
+
+    def __init__(
+        self, path: Path, contents: Manifest, state: RecordingState, key: PublicKey | None = None
+    ) -> None:
+        self.seal: Seal | None = None
+        """The seal, if there is one whose signatures hold."""
+        self.unsealed = 0
+        """Events that no head is about."""
+        self._path = path
+        self._contents = contents
+        self._state = state
+        self._key = key
+        self._findings = 0
+        self._check: SealCheck | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What it came to, when all was looked at."""
+        if self._findings:
+            return Verdict.TAMPERED if self._key or is_sealed(self._path) else Verdict.DAMAGED
+        if self._state is RecordingState.RECORDING:
+            return Verdict.RECORDING
+        ended = self.seal is None or self.seal.end is not None
+        return Verdict.INTACT if self._state is RecordingState.COMPLETE and ended else Verdict.INTERRUPTED
+
+    def __iter__(self) -> Iterator[Finding]:
+        """Yield what is wrong: every file is read once or twice, and every event once."""
+        for finding in self._settled() if self._is_turning else self._look():
+            self._findings += 1
+            yield finding
+
+    @property
+    def _is_turning(self) -> bool:
+        return self._state is RecordingState.RECORDING and self._contents.ring is not None
+
+    def _settled(self) -> list[Finding]:
+        """Return what is wrong in a circular recording: not that its recorder let go of something meanwhile."""
+        for _ in range(_PATIENCE):
+            findings = list(self._look())
+            before, self._contents = self._contents, Manifest.read(self._path / NAME)
+            if not findings or self._contents.kept == before.kept:
+                break
+        return findings
+
+    def _look(self) -> Iterator[Finding]:
+        path, contents = self._path, self._contents
+        named: dict[int, _Named] = {}
+        start = contents.start
+        page_count = yield from _page_count(path / NAME, contents)
+        self.seal, seal = None, None
+        if page_count is not None and (self._key or is_sealed(path)):
+            seal = yield from self._open_seal(page_count)
+        counted = yield from _verify_log(path / layout.LOG, Start(start.segment, start.event), named, seal)
+        reader = CheckpointReader(path / layout.CHECKPOINTS, path / layout.PAGES, first=start.checkpoint)
+        whole_log = None if counted is None else _Log(counted, named, page_count)
+        infos = yield from _verify_checkpoints(path / layout.CHECKPOINTS, reader, whole_log, seal)
+        if counted is None:
+            return
+        if seal is not None:
+            yield from _found(path, lambda: seal.finish(counted))
+            self.unsealed = seal.unsealed
+        if infos is not None and self._state is RecordingState.COMPLETE:
+            yield from _verify_counts(
+                path / NAME, contents, {"events": counted, "checkpoints": start.checkpoint + len(infos)}
+            )
+
+    def _open_seal(self, page_count: int) -> _Check[SealCheck | None]:
+        """Open the seal, and compare the manifest with it; return what checks the rest, None if that cannot be."""
+        directory = self._path / layout.SEAL
+        try:
+            seal = Seal.open(self._path, self._contents, self._key)
+            check = SealCheck(self._path, seal, page_count)
+        except RecordingError as error:
+            yield _finding(directory, error)
+            return None
+        self.seal = seal
+        if not seal.has_own_key:
+            yield Finding(directory / layout.SEAL_KEY, None, "is another key than the one that sealed")
+        yield from _found(self._path / NAME, lambda: check.check_manifest(self._contents))
+        return check
 
 
-def _verify_log(directory: Path, start: Start, named: dict[int, _Named]) -> _Check[int | None]:
-    """Check the log; return the ordinal behind its last event, None if that cannot be told.
+def _verify_log(
+    directory: Path, start: Start, named: dict[int, _Named], seal: SealCheck | None
+) -> _Check[int | None]:
+    """Check the log, and with the *seal*; return the ordinal behind its last event, None if that cannot be told.
 
     Collects the CHECKPOINT events, by their number, in *named*.
     """
@@ -91,6 +182,8 @@ def _verify_log(directory: Path, start: Start, named: dict[int, _Named]) -> _Che
             continue
         before = found
         yield from walk.pass_segment(found, events)
+        if seal is not None:
+            yield from _found(path, partial(seal.pass_segment, found, events))
     if damaged:
         return None
     return before.ordinal + before.count if before else start.event
@@ -161,9 +254,9 @@ class _Log:
 
 
 def _verify_checkpoints(
-    directory: Path, reader: CheckpointReader, log: _Log | None
+    directory: Path, reader: CheckpointReader, log: _Log | None, seal: SealCheck | None
 ) -> _Check[list[CheckpointInfo] | None]:
-    """Check checkpoints and pages, and compare them with the *log* if all of that could be read.
+    """Check checkpoints and pages, compare them with the *log* if all of that could be read, and with the *seal*.
 
     Return what checkpoints there are, None if that cannot be told.
     """
@@ -176,7 +269,8 @@ def _verify_checkpoints(
     # A file of pages that cannot be read stops the comparison of every checkpoint that uses it: once is enough.
     seen: set[Finding] = set()
     for info in infos:
-        for finding in _verify_checkpoint(directory / checkpoint_name(info.number), reader, info.number, log):
+        path = directory / checkpoint_name(info.number)
+        for finding in _verify_checkpoint(path, reader, info.number, log, seal):
             if finding not in seen:
                 seen.add(finding)
                 yield finding
@@ -186,18 +280,17 @@ def _verify_checkpoints(
 
 
 def _verify_checkpoint(
-    path: Path, reader: CheckpointReader, number: int, log: _Log | None
+    path: Path, reader: CheckpointReader, number: int, log: _Log | None, seal: SealCheck | None
 ) -> Iterator[Finding]:
-    try:
+    def compare() -> None:
         loaded = reader.load(number)
         if log is not None:
             log.audit(reader, path, loaded)
-    except RecordingError as error:
-        yield _finding(path, error)
-    try:
-        reader.verify_pages(number)
-    except RecordingError as error:
-        yield _finding(path, error)
+        if seal is not None:
+            seal.pass_checkpoint(path, loaded)
+
+    yield from _found(path, compare)
+    yield from _found(path, lambda: reader.verify_pages(number))
 
 
 def _page_count(path: Path, contents: Manifest) -> _Check[int | None]:
@@ -214,6 +307,14 @@ def _verify_counts(path: Path, contents: Manifest, found: dict[str, int]) -> Ite
         expected = (contents.end or {}).get(name)
         if expected != count:
             yield Finding(path, None, f"counts {expected} {name} where there are {count}")
+
+
+def _found(path: Path, check: Callable[[], None]) -> Iterator[Finding]:
+    """Yield what *check* complains of, about *path* if it does not say what about."""
+    try:
+        check()
+    except RecordingError as error:
+        yield _finding(path, error)
 
 
 def _finding(path: Path, error: RecordingError) -> Finding:

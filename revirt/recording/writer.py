@@ -13,14 +13,16 @@ from types import TracebackType
 from typing import Any, Self
 
 from revirt.checkpoint import CheckpointInfo, CheckpointWriter
-from revirt.errors import HostError, RecordingExistsError
+from revirt.errors import HostError, KeyFileError, RecordingExistsError
 from revirt.log.events import Event, Kind
 from revirt.log.frame import write_whole
-from revirt.log.rows import Source, rows_of
+from revirt.log.rows import Rows, Source, rows_of
 from revirt.log.writer import LogWriter
 from revirt.recording import layout, manifest, store
 from revirt.recording.manifest import Kept, Manifest, RecordingState
 from revirt.recording.ring import Ring, RingLimits
+from revirt.recording.sealer import Sealer
+from revirt.seal.keys import load_private
 
 
 class RecordingWriter:
@@ -29,7 +31,14 @@ class RecordingWriter:
     As a context manager it is closed on the way out: `abort`-ed, unless `complete` was called.
     """
 
-    def __init__(self, path: Path, contents: Manifest, lock: int, limits: RingLimits | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        contents: Manifest,
+        lock: int,
+        limits: RingLimits | None = None,
+        sealer: Sealer | None = None,
+    ) -> None:
         self.path = path
         self.checkpoints = 0
         """Checkpoints added so far."""
@@ -39,15 +48,20 @@ class RecordingWriter:
         self._store = CheckpointWriter(
             path / layout.CHECKPOINTS, path / layout.PAGES, evicts=limits is not None
         )
-        self._log = LogWriter(path / layout.LOG, self._turn)
+        self._sealer = sealer
+        self._log = LogWriter(path / layout.LOG, self._wrote, self._tick)
 
     @classmethod
-    def create(cls, path: Path, contents: Manifest, limits: RingLimits | None = None) -> Self:
+    def create(
+        cls, path: Path, contents: Manifest, limits: RingLimits | None = None, sign: Path | None = None
+    ) -> Self:
         """Begin a recording in the new directory *path*; in `recordings_dir` it becomes the latest.
 
-        With *limits* it is circular: what is older than they allow goes.
+        With *limits* it is circular: what is older than they allow goes.  It is sealed with the private key in the
+        file *sign*, which is looked at once and not kept.
 
-        Raises RecordingExistsError if there is something at *path*, HostError if it cannot be written.
+        Raises RecordingExistsError if there is something at *path*, HostError if it cannot be written, KeyFileError
+        if there is no key.
         """
         ring = limits.to_plain() if limits is not None else None
         contents = replace(deepcopy(contents), state=RecordingState.RECORDING, end=None, ring=ring)
@@ -61,12 +75,17 @@ class RecordingWriter:
         except OSError as error:
             raise _unwritable(path, error) from error
         try:
+            # Nothing but this call knows the key: whoever takes over this process later does not find it.
+            sealer = Sealer.begin(path / layout.SEAL, load_private(sign), contents) if sign else None
             lock = _begin(path, text)
         except OSError as error:
             shutil.rmtree(path, ignore_errors=True)
             raise _unwritable(path, error) from error
+        except (ValueError, KeyFileError):
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         store.set_latest(path)
-        return cls(path, contents, lock, limits)
+        return cls(path, contents, lock, limits, sealer)
 
     @property
     def events(self) -> int:
@@ -127,7 +146,7 @@ class RecordingWriter:
         self._log.submit(lambda: writer.begin(info, state), len(state))
         for numbers, contents in batches:
             self._add_pages(numbers, contents)
-        self._log.submit(lambda: self._commit(info), 0)
+        self._log.submit(lambda: self._commit(info, state), 0)
         self.checkpoints += 1
 
     def freeze(self) -> None:
@@ -165,16 +184,31 @@ class RecordingWriter:
         def store() -> None:
             self._turn(len(contents))
             self._store.add_pages(numbers, contents)
+            if self._sealer is not None:
+                self._sealer.add_pages(numbers, contents)
 
         self._log.submit(store, len(contents))
 
-    def _commit(self, info: CheckpointInfo) -> None:
+    def _commit(self, info: CheckpointInfo, state: bytes) -> None:
         """Finish a checkpoint (writing thread)."""
         self._store.commit()
+        if self._sealer is not None:
+            self._sealer.add_checkpoint(self._log.next_segment, info, state)
         if self._ring is not None:
             kept = Kept(self._log.next_segment, info.event - 1, info.number, info.branches, info.guest_ns)
             self._ring.add(kept)
             self._turn()
+
+    def _wrote(self, segment: int, ordinal: int, rows: Rows) -> None:
+        """Go on after a segment (writing thread)."""
+        if self._sealer is not None:
+            self._sealer.add_events(segment, ordinal, rows)
+        self._turn()
+
+    def _tick(self) -> None:
+        """Go on after a second without events (writing thread)."""
+        if self._sealer is not None:
+            self._sealer.tick()
 
     def _turn(self, needed: int = 0) -> None:
         """Let go of what is too old, or too much with *needed* bytes more (writing thread)."""
@@ -182,43 +216,52 @@ class RecordingWriter:
         if ring is None:
             return
         while (start := ring.turn(self._used + needed)) is not None:
+            if self._sealer is not None:
+                self._sealer.permit(start)
             # The manifest first: who reads it finds what it names.
             self._manifest = replace(self._manifest, kept=asdict(start))
             write_whole(self.path / manifest.NAME, self._manifest.to_json().encode())
             self._log.evict(start.segment)
             self._store.evict(start.checkpoint)
+            if self._sealer is not None:
+                self._sealer.evict()
         if ring.is_over(self._used + needed):
             self._store.evict(ring.oldest, all_of_it=True)
 
     @property
     def _used(self) -> int:
         """Bytes that are taken, or must be free for letting go of some."""
-        return self._log.size + self._store.size + self._store.spare
+        sealed = self._sealer.size if self._sealer is not None else 0
+        return self._log.size + self._store.size + self._store.spare + sealed
 
     def _close(self, state: RecordingState, end: dict[str, Any]) -> None:
         if self._lock is None:
             raise ValueError("the recording is closed")
-        final = RecordingState.INTERRUPTED
+        all_written = False
         try:
             self._log.close()
-            final = state
+            all_written = True
         finally:
             # Again, in case a signal cut the wait short: what is being written must not be abandoned meanwhile.
             self._log.close()
-            self._finish(final, end)
+            self._finish(state if all_written else RecordingState.INTERRUPTED, end, is_sealed=all_written)
 
-    def _finish(self, state: RecordingState, end: dict[str, Any]) -> None:
-        """Write the last manifest and let go of the lock, whatever happens."""
+    def _finish(self, state: RecordingState, end: dict[str, Any], *, is_sealed: bool) -> None:
+        """Write the last manifest, sealed if everything before it is, and let go of the lock, whatever happens."""
         assert self._lock is not None
         lock, self._lock = self._lock, None
         try:
             self._store.abandon()
             counts = {"events": self._log.written, "checkpoints": self._store.count}
             final = replace(self._manifest, state=state, end={**end, **counts})
+            if self._sealer is not None and is_sealed:
+                self._sealer.complete(state, {**end, **counts})
             write_whole(self.path / manifest.NAME, final.to_json().encode())
         except OSError as error:
             raise _unwritable(self.path, error) from error
         finally:
+            if self._sealer is not None:
+                self._sealer.close()
             os.close(lock)
 
 

@@ -1,0 +1,190 @@
+"""``revirt verify``, ``head`` and ``prove``: what can be said of a recording to somebody who was not there."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from revirt.cli.rows import payload
+from revirt.errors import RecordingError, RevirtError, UsageError
+from revirt.log.frame import read_file
+from revirt.recording import Finding, Recording, Seal, Verdict, Verification, prove, resolve
+from revirt.render import Column, Format, emit, emit_record, grouped, printable, styled
+from revirt.seal.keys import PublicKey, load_public
+from revirt.seal.proofs import PROOF_LIMIT, EventProof, ProvenEvent
+
+_FINDINGS = (
+    Column("path", "FILE"),
+    Column("offset", "BYTE", right=True),
+    Column("problem", "PROBLEM"),
+)
+_MEANING = {
+    Verdict.INTACT: ("green", ""),
+    Verdict.INTERRUPTED: ("bold", ", intact up to there"),
+    Verdict.RECORDING: ("bold", ", intact so far"),
+    Verdict.DAMAGED: ("red", ""),
+    Verdict.TAMPERED: ("red", ""),
+}
+"""The colour of a verdict, and what is to be said with it."""
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Check a recording, or a proof; return 4 if anything is wrong."""
+    key = _key(arguments)
+    path = Path(arguments.recording)
+    if path.is_file():
+        return _verify_proof(path, key, arguments.form)
+    recording = Recording.open(resolve(arguments.recording))
+    verification = recording.verify(key)
+    findings: list[Finding] = []
+    if arguments.form is Format.TABLE:
+        emit(verification, _FINDINGS, Format.TABLE, sys.stdout)
+    else:
+        findings = list(verification)
+    verdict = verification.verdict
+    facts: dict[str, Any] = {
+        "path": recording.path,
+        "uuid": recording.manifest.uuid,
+        "state": recording.state,
+        "verdict": verdict,
+        "findings": findings,
+        "seal": _seal_facts(verification, key) if verification.seal else None,
+    }
+    if arguments.form is not Format.TABLE:
+        emit_record(facts, arguments.form, sys.stdout)
+    else:
+        colour, more = _MEANING[verdict]
+        print(f"{styled(verdict, colour, sys.stdout)}{more}: {printable(str(recording.path))}")
+        emit_record(dict(_seal_in_words(facts["seal"])), Format.TABLE, sys.stdout)
+    return RecordingError.exit_status if verdict in (Verdict.DAMAGED, Verdict.TAMPERED) else 0
+
+
+def head(arguments: argparse.Namespace) -> int:
+    """Print the newest head of a recording's seal."""
+    recording = Recording.open(resolve(arguments.recording))
+    seal = Seal.open(recording.path, recording.manifest, _key(arguments))
+    newest = seal.heads[-1]
+    facts = {
+        "recording": newest.head.recording,
+        "leaves": newest.head.leaves,
+        "root": newest.head.root,
+        "events": newest.head.events,
+        "time": newest.head.time,
+        "epoch": newest.epoch,
+        "key_id": seal.key.key_id,
+        "ended": seal.end is not None,
+    }
+    if arguments.form is Format.TABLE:
+        facts |= {"root": newest.head.root.hex(), "ended": "yes" if seal.end else "no"}
+    emit_record(facts, arguments.form, sys.stdout, _HEAD_LABELS)
+    return 0
+
+
+_HEAD_LABELS = {
+    "recording": "recording",
+    "leaves": "leaves",
+    "root": "root",
+    "events": "events",
+    "time": "signed",
+    "epoch": "epoch",
+    "key_id": "key id",
+    "ended": "ended",
+}
+
+
+def prove_event(arguments: argparse.Namespace) -> int:
+    """Print the proof that an event is in a recording."""
+    recording = Recording.open(resolve(arguments.recording))
+    proof = prove(recording, arguments.event, _key(arguments)).to_json() + b"\n"
+    if arguments.output is None:
+        sys.stdout.buffer.write(proof)
+        sys.stdout.buffer.flush()
+        return 0
+    try:
+        with open(arguments.output, "xb") as file:
+            file.write(proof)
+    except FileExistsError as error:
+        raise RevirtError(f"{arguments.output} exists already", hint="choose another name with -o") from error
+    except OSError as error:
+        raise RevirtError(f"cannot write {arguments.output}: {error.strerror or error}") from error
+    return 0
+
+
+def _key(arguments: argparse.Namespace) -> PublicKey | None:
+    return load_public(arguments.key) if arguments.key is not None else None
+
+
+def _verify_proof(path: Path, key: PublicKey | None, form: Format) -> int:
+    if key is None:
+        raise UsageError(
+            f"{path} is a file, so a proof, which is checked with --key", hint="name the public key"
+        )
+    proven = EventProof.from_json(read_file(path, PROOF_LIMIT)).verify(key)
+    facts = {
+        "path": path,
+        "verdict": "proven",
+        "recording": proven.recording,
+        "event": proven.ordinal,
+        "kind": proven.event.kind.label,
+        "branches": proven.event.branches,
+        "halted": proven.event.halted,
+        "pc": f"{proven.event.pc:#x}",
+        "number": proven.event.number,
+        "size": proven.size,
+        "data": proven.data,
+        "time": proven.head.time,
+        "epoch": proven.epoch,
+        "key_id": key.key_id,
+    }
+    if form is not Format.TABLE:
+        emit_record(facts, form, sys.stdout)
+        return 0
+    print(f"{styled('proven', 'green', sys.stdout)}: {printable(str(path))}")
+    emit_record(dict(_event_in_words(proven)), Format.TABLE, sys.stdout)
+    return 0
+
+
+def _event_in_words(proven: ProvenEvent) -> Iterator[tuple[str, str]]:
+    event = proven.event
+    shown = payload(event) if proven.data is not None else f"{grouped(proven.size)} bytes, not shown"
+    yield "recording", proven.recording
+    yield "event", f"number {grouped(proven.ordinal)}: {event.kind.label} {shown}"
+    yield "at", f"{grouped(event.branches)} branches, pc {event.pc:#x}"
+    yield "signed", f"{proven.head.time}, in epoch {proven.epoch}"
+
+
+def _seal_facts(verification: Verification, key: PublicKey | None) -> dict[str, Any]:
+    seal = verification.seal
+    assert seal is not None
+    return {
+        "key_id": seal.key.key_id,
+        "key_given": key is not None,
+        "epochs": len(seal.heads),
+        "leaves": seal.head.leaves,
+        "events": seal.head.events,
+        "time": seal.head.time,
+        "ended": seal.end is not None,
+        "unsealed_events": verification.unsealed,
+        "evicted": seal.head.evicted,
+    }
+
+
+def _seal_in_words(seal: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if seal is None:
+        return
+    yield (
+        "sealed by",
+        f"key {seal['key_id']}" + ("" if seal["key_given"] else ", which you have to know: --key"),
+    )
+    yield (
+        "sealed",
+        f"{grouped(seal['events'])} events, {grouped(seal['epochs'])} epochs, until {seal['time']}",
+    )
+    if seal["unsealed_events"]:
+        yield "not sealed", f"{grouped(seal['unsealed_events'])} events behind that"
+    evicted = seal["evicted"]
+    if evicted is not None:
+        yield "evicted", f"{grouped(evicted.event)} events, {grouped(evicted.branches)} branches; by receipt"

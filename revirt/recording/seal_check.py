@@ -1,0 +1,149 @@
+"""Comparing what is in a recording with what its seal says.
+
+All of it is handed over by `revirt.recording.verify`, which reads it anyway.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from revirt.checkpoint import LoadedCheckpoint
+from revirt.checkpoint.format import checkpoint_name, to_bytes
+from revirt.errors import CorruptError
+from revirt.log.events import Event
+from revirt.log.rows import rows_of
+from revirt.log.segment import Segment
+from revirt.recording import layout
+from revirt.recording.manifest import NAME, Manifest, RecordingState
+from revirt.recording.repair import REASON
+from revirt.recording.seal import Seal
+from revirt.seal.blocks import event_root
+from revirt.seal.leaves import Leaf, LeafKind, checkpoint_digest
+from revirt.seal.memory import ZERO_PAGE_HASH, MemoryTree
+
+
+class SealCheck:
+    """Compares the recording in *path*, whose machine has *page_count* pages of memory, with its *seal*.
+
+    Everything raises CorruptError for the first thing that is not what was sealed, and can go on after that.
+    """
+
+    def __init__(self, path: Path, seal: Seal, page_count: int) -> None:
+        self.unsealed = 0
+        """Events that no head is about, of the segments passed so far."""
+        self._path = path
+        self._seal = seal
+        self._tree = seal.tree()
+        self._segments = 0
+        self._checkpoints: dict[int, Leaf] = {}
+        for file in seal.leaf_files():
+            self._segments = file.segment + 1
+            for leaf in file.leaves[: max(0, seal.head.leaves - file.first)]:
+                if leaf.kind == LeafKind.CHECKPOINT:
+                    self._checkpoints[leaf.number] = leaf
+        self._memory = MemoryTree(page_count)
+        self._page_map = array("Q", bytes(8 * page_count))
+
+    def check_manifest(self, contents: Manifest) -> None:
+        """Compare the manifest's *contents* with the heads, and with what was signed at the end."""
+        path, seal = self._path / NAME, self._seal
+        if any(signed.head.subject != contents.subject for signed in seal.heads):
+            raise CorruptError(path, "is not the manifest that was sealed")
+        start, evicted = contents.start, seal.evicted
+        begins = (start.segment, start.event, start.checkpoint, start.branches, start.guest_ns)
+        sealed = (evicted.segment, evicted.event, evicted.checkpoint, evicted.branches, evicted.guest_ns)
+        # A recorder may have died with the receipt written and nothing evicted yet.
+        if begins != sealed and (seal.end is not None or start.segment >= evicted.segment):
+            raise CorruptError(
+                path,
+                f"begins with event {start.event}; the receipt is for what was before event {evicted.event}",
+            )
+        if seal.end is None:
+            was_repaired = (contents.end or {}).get("reason") == REASON
+            if contents.state == RecordingState.COMPLETE and not was_repaired:
+                raise CorruptError(path, "is complete; the seal does not say so")
+            return
+        if (seal.end.leaves, seal.end.root) != (seal.head.leaves, seal.head.root):
+            raise CorruptError(seal.directory / layout.SEAL_END, "is not about the last head")
+        # Likewise, with the end sealed and the manifest not written any more.
+        is_written = contents.state != RecordingState.RECORDING
+        if is_written and (contents.state, contents.end) != (seal.end.state, seal.end.end):
+            raise CorruptError(path, "does not end as the seal says")
+
+    def pass_segment(self, found: Segment, events: Sequence[Event]) -> None:
+        """Compare the *events* of the segment *found* with its leaves."""
+        if not self._seal.evicted.segment <= found.index < self._segments:
+            self.unsealed += found.count
+            return
+        self.unsealed += found.count
+        for leaf in self._sealed_leaves(found.index):
+            start = leaf.number - found.ordinal
+            piece = events[start : start + leaf.detail] if start >= 0 else ()
+            end = leaf.number + leaf.detail
+            if len(piece) != leaf.detail:
+                raise CorruptError(
+                    found.path, f"has not the events from number {leaf.number} to {end} that were sealed"
+                )
+            self.unsealed -= leaf.detail
+            if event_root(rows_of(piece)) != leaf.digest:
+                raise CorruptError(
+                    found.path,
+                    f"its events from number {leaf.number} to {end} are not those that were sealed",
+                )
+
+    def pass_checkpoint(self, path: Path, loaded: LoadedCheckpoint) -> None:
+        """Compare the checkpoint *loaded*, from the file *path*, and all of its memory with its leaf."""
+        info = loaded.info
+        leaf = self._checkpoints.get(info.number)
+        if leaf is None:
+            if info.event < self._seal.head.events or self._seal.end is not None:
+                raise CorruptError(path, "was not sealed")
+            return
+        self._update_memory(path, loaded)
+        place = (info.event, info.branches, info.pc, info.guest_ns, info.halted)
+        if checkpoint_digest(*place, loaded.state, self._memory.root()) != leaf.digest:
+            raise CorruptError(path, "its place, its state or its memory is not what was sealed")
+
+    def finish(self, event_end: int) -> None:
+        """Look for what is missing behind everything, or too much, when the log ends before number *event_end*."""
+        log = self._path / layout.LOG
+        if event_end < self._seal.head.events:
+            raise CorruptError(
+                log, f"ends before event {event_end}; events were sealed up to {self._seal.head.events}"
+            )
+        if self._seal.end is not None and self.unsealed:
+            raise CorruptError(log, f"has {self.unsealed} events that were not sealed")
+        for number, leaf in self._checkpoints.items():
+            path = self._path / layout.CHECKPOINTS / checkpoint_name(number)
+            # One whose event was not written any more is not part of the recording.
+            if leaf.detail < event_end and not path.exists():
+                raise CorruptError(path, "missing")
+
+    def _sealed_leaves(self, segment: int) -> list[Leaf]:
+        """Return the leaves of events of *segment* that a head is about."""
+        file = self._seal.read_leaves(segment)
+        count = max(0, self._seal.head.leaves - file.first)
+        sealed = file.leaves[:count]
+        for index, leaf in enumerate(sealed, file.first):
+            if leaf.hash != self._tree.leaf(index):
+                raise CorruptError(self._seal.leaves_path(segment), "changed while it was being read")
+        return [leaf for leaf in sealed if leaf.kind == LeafKind.EVENTS]
+
+    def _update_memory(self, path: Path, loaded: LoadedCheckpoint) -> None:
+        """Bring the tree over memory up to the checkpoint *loaded*: only pages that changed are read."""
+        before, page_map = self._page_map, loaded.page_map
+        if len(page_map) > len(before):
+            raise CorruptError(path, f"has {len(page_map)} pages of memory, the machine {len(before)}")
+        now = page_map + array("Q", bytes(8 * (len(before) - len(page_map))))
+        changed = [number for number, (old, new) in enumerate(zip(before, now, strict=True)) if old != new]
+        stored = array("Q", bytes(8 * len(now)))
+        for number in changed:
+            stored[number] = now[number]
+        for numbers, contents in replace(loaded, page_map=stored).batches():
+            self._memory.update(numbers, contents)
+        zeros = array("I", [number for number in changed if not now[number]])
+        self._memory.update_hashes(to_bytes(zeros), ZERO_PAGE_HASH * len(zeros))
+        self._page_map = now

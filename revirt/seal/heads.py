@@ -1,0 +1,182 @@
+"""What is signed while a recording is made: heads of its history tree, and in the end how it ended.
+
+::
+
+    head    DSSE, type application/vnd.revirt.head.v1+json, signed by the key of its epoch, of the payload
+              recording  uuid
+              subject    SHA-256 of what never changes in the manifest
+              leaves     of the history tree
+              root       of these leaves
+              events     ordinal behind that of the last event in the leaves
+              time       when it was signed: ISO 8601, UTC
+              evicted    null; of a circular recording that let go of something, up to where:
+                leaf, epoch, segment, event, checkpoint, branches, guest_ns
+    end     DSSE, type application/vnd.revirt.end.v1+json, likewise, of the payload
+              recording, leaves, root  as in the last head
+              state, end               as in the last manifest
+
+Rules:
+- An epoch keeps its last head only; every later one says more.
+- A head that tells of an eviction is the receipt for it, and is there before anything is deleted.
+- Payloads are JSON with sorted names, no spaces, nothing but ASCII; no other form of one is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any, Self
+
+from revirt.errors import SealError
+from revirt.seal.epochs import Batch, open_sealed
+from revirt.seal.fields import encode_bytes, get, get_bytes, get_number, read_object, write_json
+from revirt.seal.merkle import HASH_SIZE, MAX_SIZE
+
+HEAD_TYPE = "application/vnd.revirt.head.v1+json"
+"""Payload type of a head."""
+END_TYPE = "application/vnd.revirt.end.v1+json"
+"""Payload type of the statement that a recording ended."""
+
+_LIMIT = 1 << 20
+_MAX_COUNT = 1 << 64
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """Where what is left of a circular recording begins: its first leaf, the first epoch whose head is kept, and what
+    the manifest says of it.
+    """
+
+    leaf: int
+    epoch: int
+    segment: int
+    event: int
+    checkpoint: int
+    branches: int
+    guest_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the recorder vouched for at some moment; the module's docstring lists the fields."""
+
+    recording: str
+    subject: bytes
+    leaves: int
+    root: bytes
+    events: int
+    time: str
+    evicted: Evicted | None
+
+    def to_payload(self) -> bytes:
+        """Return the payload of the head."""
+        return write_json(
+            {
+                "recording": self.recording,
+                "subject": encode_bytes(self.subject),
+                "leaves": self.leaves,
+                "root": encode_bytes(self.root),
+                "events": self.events,
+                "time": self.time,
+                "evicted": asdict(self.evicted) if self.evicted else None,
+            }
+        )
+
+    @classmethod
+    def from_payload(cls, payload: bytes) -> Self:
+        """Return the head that `to_payload` made *payload* from; raises SealError."""
+        values = read_object(payload, "head", _LIMIT)
+        head = cls(
+            get(values, "recording", str, "head"),
+            get_bytes(values, "subject", "head", size=HASH_SIZE),
+            get_number(values, "leaves", "head", below=MAX_SIZE),
+            get_bytes(values, "root", "head", size=HASH_SIZE),
+            get_number(values, "events", "head", below=_MAX_COUNT),
+            get(values, "time", str, "head"),
+            _evicted(values) if values.get("evicted") is not None else None,
+        )
+        if head.to_payload() != payload:
+            raise SealError("head: not as revirt writes one")
+        try:
+            datetime.fromisoformat(head.time)
+        except ValueError as error:
+            raise SealError(f"head: {error}") from error
+        return head
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a recording ended: the last head's leaves and root, the last manifest's state and end."""
+
+    recording: str
+    leaves: int
+    root: bytes
+    state: str
+    end: dict[str, Any]
+
+    def to_payload(self) -> bytes:
+        """Return the payload of the statement."""
+        return write_json(
+            {
+                "recording": self.recording,
+                "leaves": self.leaves,
+                "root": encode_bytes(self.root),
+                "state": self.state,
+                "end": self.end,
+            }
+        )
+
+    @classmethod
+    def from_payload(cls, payload: bytes) -> Self:
+        """Return the statement that `to_payload` made *payload* from; raises SealError."""
+        values = read_object(payload, "end", _LIMIT)
+        end = cls(
+            get(values, "recording", str, "end"),
+            get_number(values, "leaves", "end", below=MAX_SIZE),
+            get_bytes(values, "root", "end", size=HASH_SIZE),
+            get(values, "state", str, "end"),
+            get(values, "end", dict, "end"),
+        )
+        if end.to_payload() != payload:
+            raise SealError("end: not as revirt writes one")
+        return end
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHead:
+    """A head whose signature holds, and the epoch whose key made that."""
+
+    head: Head
+    epoch: int
+
+
+def open_head(data: bytes, batches: Sequence[Batch]) -> SignedHead:
+    """Return the head in the envelope *data*; *batches* are from `revirt.seal.epochs.verify_certificates`.
+
+    Raises SealError if it is malformed, not signed by the key of an epoch, or of another recording.
+    """
+    opened = open_sealed(data, HEAD_TYPE, batches)
+    head = Head.from_payload(opened.payload)
+    _check_recording(head.recording, batches)
+    return SignedHead(head, opened.epoch)
+
+
+def open_end(data: bytes, batches: Sequence[Batch]) -> End:
+    """Return the statement of a recording's end in the envelope *data*; raises as `open_head`."""
+    end = End.from_payload(open_sealed(data, END_TYPE, batches).payload)
+    _check_recording(end.recording, batches)
+    return end
+
+
+def _check_recording(recording: str, batches: Sequence[Batch]) -> None:
+    if recording != batches[0].recording:
+        raise SealError(f"of recording {recording}, not of {batches[0].recording}")
+
+
+def _evicted(values: dict[str, Any]) -> Evicted:
+    found = get(values, "evicted", dict, "head")
+    numbers = {
+        each.name: get_number(found, each.name, "head: evicted", below=_MAX_COUNT) for each in fields(Evicted)
+    }
+    return Evicted(**numbers)
