@@ -128,16 +128,20 @@ class CorruptError(RecordingError):
 
 
 class FormatVersionError(RecordingError):
-    """A recording of a format this version does not know."""
+    """Something in a recording is of a version that this revirt does not know yet.
 
-    def __init__(self, path: Path, found: int, known: int) -> None:
+    ``what`` has that version: the format of the file ``path``, or something that the file holds.
+    """
+
+    def __init__(self, path: Path, found: int, known: int, *, what: str = "format") -> None:
         super().__init__(
-            f"{path} has format version {found}; this revirt reads up to {known}",
+            f"{path} has {what} version {found}; this revirt reads up to {known}",
             hint="install a newer revirt",
         )
         self.path = path
         self.found = found
         self.known = known
+        self.what = what
 
 
 class SealError(RecordingError):

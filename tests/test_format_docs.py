@@ -11,11 +11,16 @@ import pytest
 
 from revirt.checkpoint import format as checkpoint_format
 from revirt.checkpoint.format import CHECKPOINT_FRAME, CHUNK_ENTRY, PAGES_FRAME
+from revirt.core import UNICORN_VERSION
 from revirt.log import columns, frame, segment
-from revirt.log.events import Event, Kind
+from revirt.log.events import LINE_LIMIT, Event, Kind
 from revirt.log.frame import Frame
 from revirt.log.rows import MAX_DATA, rows_of
+from revirt.machine import pit, uart
+from revirt.machine.config import MachineConfig
+from revirt.machine.model import MODEL
 from revirt.recording import layout, manifest, pack_format
+from revirt.seal.merkle import HistoryTree
 
 DOCS = Path(__file__).parent.parent / "docs"
 LOG = (DOCS / "log-format.md").read_text()
@@ -68,6 +73,48 @@ def test_the_fields_of_the_manifest_are_those_of_the_code() -> None:
     written = re.findall(r'^  "(\w+)":', made.to_json(), re.MULTILINE)
 
     assert re.findall(r"^\| `(\w+)` \| ", LOG.split("## The manifest")[1], re.MULTILINE) == written
+
+
+def test_the_table_of_versions_is_that_of_the_code() -> None:
+    versions = {
+        "format": manifest.FORMAT_VERSION,
+        "segment": segment.FRAME.version,
+        "checkpoint": CHECKPOINT_FRAME.version,
+        "pages": PAGES_FRAME.version,
+        "pack": pack_format.VERSION,
+        "history tree": HistoryTree().save()[8],
+        "machine model": MODEL,
+    }
+    section = LOG.split("## Versions")[1]
+
+    for what, version in versions.items():
+        assert re.search(rf"^\| {what} \| .* \| {version} \|$", section, re.MULTILINE), what
+
+
+def test_the_machine_on_the_page_is_that_of_the_code() -> None:
+    section = LOG.split("## The machine")[1].split("## Versions")[0]
+    config = MachineConfig(memory=1 << 20, clock="virtual", epoch=0, ns_per_branch=10)
+    items = "".join(line for line in section.splitlines() if line.startswith("- "))
+
+    assert set(re.findall(r"`(\w+)`", items)) >= set(config.to_plain())
+    assert f"- `model`: {MODEL};" in section
+    assert f"| | model {MODEL} |" in section
+    for number in (pit.FREQUENCY, uart.BACKLOG_SIZE, LINE_LIMIT):
+        assert f" {number} " in section
+
+
+def test_the_parts_of_a_state_are_those_of_the_code() -> None:
+    section = CHECKPOINT.split("### The state")[1].split("\n## ")[0]
+    core_magic = f"rvCPU{UNICORN_VERSION.replace('.', '')}"
+
+    assert re.findall(r"^\| `(\w+)` \| ", section, re.MULTILINE) == [
+        "versions",
+        "cpu",
+        "clock",
+        "run",
+        "devices",
+    ]
+    assert f"`{core_magic}`, for Unicorn {UNICORN_VERSION}" in section
 
 
 def test_the_checkpoint_page_names_the_formats_of_the_code() -> None:

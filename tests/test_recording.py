@@ -32,6 +32,7 @@ from revirt.log.chain import SEALED, Chain
 from revirt.log.events import Event, Kind
 from revirt.log.frame import check_of, write_whole
 from revirt.log.rows import rows_of
+from revirt.machine.config import MachineConfig
 from revirt.recording import (
     CheckpointInfo,
     Manifest,
@@ -60,7 +61,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def manifest() -> Manifest:
     return Manifest(
         guest={"name": "echo", "digests": {"image": "00ff"}},
-        machine={"memory": MEMORY, "clock": "virtual", "epoch": 0, "ns_per_branch": 10},
+        machine=MachineConfig(memory=MEMORY, clock="virtual", epoch=0, ns_per_branch=10).to_plain(),
         clock="virtual",
         versions={"revirt": "0.1.0"},
         command=["revirt", "record", "echo"],

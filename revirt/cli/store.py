@@ -81,7 +81,7 @@ def _in_words(facts: dict[str, Any]) -> dict[str, Any]:
         "events": f"{grouped(facts['events'])}, {size(facts['log_bytes'])} of log",
         "checkpoints": checkpoints,
         **_ring_in_words(facts),
-        "machine": _listed(facts["machine"]),
+        "machine": _listed({name: value for name, value in facts["machine"].items() if name != "cpuid"}),
         "versions": _listed(facts["versions"]),
         "command": " ".join(facts["command"]),
         "uuid": facts["uuid"],

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from revirt.machine.cpuid import CpuidTable, check_table, cpuid_leaves, table_from_plain, table_to_plain
+from revirt.machine.model import MODEL
+from revirt.machine.state import check_version
 
 ClockMode = Literal["host", "virtual"]
 
 NS_PER_BRANCH = 10
 """Machine time per taken branch, for ever in virtual clock mode and at first in host clock mode: about what an
 emulator of this kind needs."""
+
+_MODEL = "machine model"
 
 VIRTUAL_EPOCH = 1_700_000_000
 """What the real-time clock shows at the start in virtual clock mode (Unix seconds)."""
@@ -20,13 +26,16 @@ class MachineConfig:
     """A virtual PC.
 
     ``memory`` is in bytes; ``epoch`` is what the real-time clock shows at the start, in Unix seconds;
-    ``ns_per_branch`` is how fast the machine's clock runs at first.
+    ``ns_per_branch`` is how fast the machine's clock runs at first.  ``model`` stands for all that a configuration
+    does not say (`revirt.machine.model`); ``cpuid`` is what CPUID answers.
     """
 
     memory: int
     clock: ClockMode
     epoch: int
     ns_per_branch: int
+    model: int = MODEL
+    cpuid: CpuidTable = field(default_factory=cpuid_leaves, hash=False)
 
     def __post_init__(self) -> None:
         if not 0x10000 <= self.memory <= 3 << 30 or self.memory % 0x1000:
@@ -35,18 +44,26 @@ class MachineConfig:
             raise ValueError(f"no clock mode is called {self.clock!r}")
         if not 1 <= self.ns_per_branch <= 1_000 or not 0 <= self.epoch < 1 << 40:
             raise ValueError("clock settings out of range")
+        check_version(_MODEL, self.model, MODEL)
+        check_table(self.cpuid)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the configuration as a dict of plain values."""
-        return asdict(self)
+        return {**asdict(self), "cpuid": table_to_plain(self.cpuid)}
 
     @classmethod
     def from_plain(cls, plain: object) -> MachineConfig:
-        """Return the configuration that `to_plain` described; raises ValueError naming what is wrong."""
+        """Return the configuration that `to_plain` described.
+
+        Raises ValueError naming what is wrong, and NewerVersionError if only a newer revirt knows the model: then
+        nothing else is looked at.
+        """
         names = set(cls.__slots__)
+        if isinstance(plain, dict) and "model" in plain:
+            check_version(_MODEL, plain["model"], MODEL)
         if not isinstance(plain, dict) or set(plain) != names:
             raise ValueError(f"a machine configuration has exactly {', '.join(sorted(names))}")
         for name in ("memory", "epoch", "ns_per_branch"):
             if type(plain[name]) is not int:
                 raise ValueError(f"{name} must be an integer")
-        return cls(**plain)
+        return cls(**{**plain, "cpuid": table_from_plain(plain["cpuid"])})

@@ -7,13 +7,20 @@ The model is an Atom of 2011 (Saltwell): an in-order CPU that does not speculate
 operating system has no reason to defend itself against speculation, which here would protect nothing and cost a
 flush of the TLB at every entry and exit of the kernel (2,000 forks in Linux: 12.8 s instead of 17 to 20).
 Layout: Intel SDM volume 2, CPUID.
+
+A recording holds the table that its guest saw, and is replayed with that.  So the table may change from one revirt to
+the next, as long as the machine can do what it offers: leaves and features belong to the machine's model.
 """
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Mapping
 
 Leaf = tuple[int, int, int, int]
+CpuidTable = Mapping[tuple[int, int], Leaf]
+"""(leaf, subleaf) -> (eax, ebx, ecx, edx)."""
 
 _VENDOR = b"GenuineIntel"
 _BRAND = b"revirt virtual CPU".ljust(48, b"\0")
@@ -49,8 +56,8 @@ def _mask(bits: dict[str, int]) -> int:
     return sum(1 << bit for bit in bits.values())
 
 
-def cpuid_leaves() -> dict[tuple[int, int], Leaf]:
-    """Return (leaf, subleaf) -> (eax, ebx, ecx, edx)."""
+def cpuid_leaves() -> CpuidTable:
+    """Return the table of new machines."""
     ebx, edx, ecx = struct.unpack("<3I", _VENDOR)
     brand = struct.unpack("<12I", _BRAND)
     return {
@@ -64,3 +71,59 @@ def cpuid_leaves() -> dict[tuple[int, int], Leaf]:
         (0x8000_0007, 0): (0, 0, 0, _INVARIANT_TSC),
         (0x8000_0008, 0): (_ADDRESS_BITS_40_PHYSICAL_48_LINEAR, 0, 0, 0),
     }
+
+
+_REGISTERS = ("EAX", "EBX", "ECX", "EDX")
+_ANY = 0xFFFF_FFFF
+_IDENTITY = (_ANY, _ANY, _ANY, _ANY)
+_POSSIBLE: CpuidTable = {
+    (0, 0): _IDENTITY,
+    (1, 0): (_ANY, _ANY, _mask(_ECX_BITS), _mask(_EDX_BITS)),
+    (0x8000_0000, 0): _IDENTITY,
+    (0x8000_0001, 0): (_ANY, _ANY, _mask(_EXTENDED_ECX_BITS), _mask(_EXTENDED_EDX_BITS)),
+    (0x8000_0002, 0): _IDENTITY,
+    (0x8000_0003, 0): _IDENTITY,
+    (0x8000_0004, 0): _IDENTITY,
+    (0x8000_0007, 0): (0, 0, 0, _INVARIANT_TSC),
+    (0x8000_0008, 0): (_ADDRESS_BITS_40_PHYSICAL_48_LINEAR, 0, 0, 0),
+}
+"""The bits that a table may set on a machine of model 1: what says who the CPU is, and what it has."""
+
+_KEY = re.compile(r"(0|[1-9a-f][0-9a-f]{0,7})\.(0|[1-9a-f][0-9a-f]{0,7})")
+_VALUE = re.compile(r"[0-9a-f]{8}( [0-9a-f]{8}){3}")
+
+
+def check_table(table: CpuidTable) -> None:
+    """Raise ValueError, naming leaf and register, if *table* offers what a machine of model 1 has not."""
+    for (leaf, subleaf), registers in table.items():
+        possible = _POSSIBLE.get((leaf, subleaf))
+        if possible is None:
+            raise ValueError(f"CPUID has leaf {leaf:#x}.{subleaf:x}, which a machine of model 1 has not")
+        for name, value, bits in zip(_REGISTERS, registers, possible, strict=True):
+            if value & ~bits:
+                raise ValueError(
+                    f"CPUID leaf {leaf:#x}.{subleaf:x} offers {name} bits {value & ~bits:#x},"
+                    " which a machine of model 1 has not"
+                )
+
+
+def table_to_plain(table: CpuidTable) -> dict[str, str]:
+    """Return *table* as text: ``leaf.subleaf`` to EAX, EBX, ECX and EDX, all in hex."""
+    return {
+        f"{leaf:x}.{subleaf:x}": " ".join(f"{value:08x}" for value in registers)
+        for (leaf, subleaf), registers in table.items()
+    }
+
+
+def table_from_plain(plain: object) -> CpuidTable:
+    """Return the table that `table_to_plain` described; raises ValueError naming what is wrong."""
+    if not isinstance(plain, dict):
+        raise ValueError("cpuid is not a table")
+    table: dict[tuple[int, int], Leaf] = {}
+    for key, value in plain.items():
+        leaf = _KEY.fullmatch(key)
+        if leaf is None or not isinstance(value, str) or _VALUE.fullmatch(value) is None:
+            raise ValueError(f"cpuid: not a leaf: {key!r:.40}: {value!r:.80}")
+        eax, ebx, ecx, edx = (int(word, 16) for word in value.split())
+        table[int(leaf[1], 16), int(leaf[2], 16)] = eax, ebx, ecx, edx
+    return table

@@ -29,13 +29,14 @@ from revirt.image.boot import Boot, Mode
 from revirt.machine.board import Board
 from revirt.machine.clock import ClockState, MachineClock
 from revirt.machine.config import MachineConfig
-from revirt.machine.cpuid import cpuid_leaves
 from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Inputs, Moment, Received
-from revirt.machine.state import State, encode, from_plain, to_plain
+from revirt.machine.state import State, check_version, encode, from_plain, to_plain
 
 MAX_RUN = 2_000_000
 """Branches to run at most without looking up: keeps progress alive where nothing else stops the core."""
 
+CPU_STATE_VERSION = 1
+"""Version of what `Core.save` returns."""
 DIGEST_SIZE = 16
 _MODES = {Mode.REAL: MODE_REAL, Mode.PROTECTED: MODE_PROTECTED, Mode.LONG: MODE_LONG}
 _ADDRESS_SPACE = 1 << 40
@@ -121,7 +122,7 @@ class Machine:
         # Every hole is MMIO: an unbounded hook for unmapped memory would slow every store down.
         self.core.map_mmio(config.memory, _FOUR_GIB - config.memory)
         self.core.map_mmio(_FOUR_GIB, _ADDRESS_SPACE - _FOUR_GIB)
-        self.core.set_cpuid(cpuid_leaves())
+        self.core.set_cpuid(dict(config.cpuid))
 
     def load(self, boot: Boot) -> None:
         """Put a guest into the empty machine."""
@@ -242,6 +243,7 @@ class Machine:
         self.board.catch_up()
         packed: bytes = msgpack.packb(
             {
+                "versions": self._versions(),
                 "cpu": self.core.save(),
                 "clock": to_plain(self.clock.save()),
                 "run": to_plain(_RunState(self.halted)),
@@ -253,14 +255,16 @@ class Machine:
     def restore(self, state: bytes) -> None:
         """Take up a saved state; RAM must hold the pages that belong to it.
 
-        Raises ValueError, naming the field, if *state* is not one.
+        Raises ValueError, naming the field, if *state* is not one, and NewerVersionError, naming the part, if a newer
+        revirt saved it.
         """
         try:
             plain = msgpack.unpackb(state)
         except (ValueError, msgpack.UnpackException) as error:
             raise ValueError(f"not a machine state: {error}") from error
-        if not isinstance(plain, dict) or set(plain) != {"cpu", "clock", "run", "devices"}:
+        if not isinstance(plain, dict) or set(plain) != {"versions", "cpu", "clock", "run", "devices"}:
             raise ValueError("not a machine state")
+        self._check_versions(plain["versions"])
         if not isinstance(plain["cpu"], bytes):
             raise ValueError("not a CPU state")
         self.core.restore(plain["cpu"])
@@ -268,6 +272,23 @@ class Machine:
         self.halted = from_plain(_RunState, plain["run"]).halted
         self.board.restore(plain["devices"])
         self.ended = self._stop = None
+
+    def _versions(self) -> dict[str, int]:
+        """Return the versions of what a saved state consists of, by name."""
+        devices = {name: state.VERSION for name, state in self.board.save().items()}
+        return {
+            "cpu": CPU_STATE_VERSION,
+            "clock": ClockState.VERSION,
+            "run": _RunState.VERSION,
+            **devices,
+        }
+
+    def _check_versions(self, found: object) -> None:
+        known = self._versions()
+        if not isinstance(found, dict) or set(found) != set(known):
+            raise ValueError("not the states of this machine's parts")
+        for name, version in known.items():
+            check_version(f"{name} state", found[name], version)
 
     def changed_pages(self) -> bytes:
         """Return the numbers of pages changed since the last call (32-bit little-endian, ascending)."""

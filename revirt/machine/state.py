@@ -32,8 +32,31 @@ U32 = Annotated[int, Range(0, 0xFFFF_FFFF)]
 U64 = Annotated[int, Range(0, 0xFFFF_FFFF_FFFF_FFFF)]
 
 
+class NewerVersionError(ValueError):
+    """Only a newer revirt knows this version: ``what`` has it, which was ``found``, the newest ``known`` here."""
+
+    def __init__(self, what: str, found: int, known: int) -> None:
+        super().__init__(f"{what} version {found}; the newest known is {known}")
+        self.what = what
+        self.found = found
+        self.known = known
+
+
+def check_version(what: str, found: object, known: int) -> None:
+    """Raise NewerVersionError if *what* has a version beyond *known*, ValueError if *found* is no version."""
+    if type(found) is not int or found < 1:
+        raise ValueError(f"no version of {what}: {found!r:.40}")
+    if found > known:
+        raise NewerVersionError(what, found, known)
+
+
 class State:
-    """Base of every state dataclass (fields: bool, int, bytes, list of those or of other states, or states)."""
+    """Base of every state dataclass (fields: bool, int, bytes, list of those or of other states, or states).
+
+    ``VERSION`` counts up with every change of fields or of what they mean; a saved state says which it has.
+    """
+
+    VERSION = 1
 
 
 S = TypeVar("S", bound=State)

@@ -124,18 +124,9 @@ def check(recording: Path, *, force: bool, source: Path | None = None) -> tuple[
     from.  Raises FormatVersionError if a newer revirt made it, RecordingError if it is being recorded.
     """
     try:
-        opened = Recording.open(recording)
+        uuid, count, first = _problems(recording)
     except FormatVersionError as error:
-        raise FormatVersionError(source or error.path, error.found, error.known) from error
-    except CorruptError as error:
-        _refuse_recorder(layout.is_locked(recording), recording)
-        uuid, count, first = None, 1, f"{manifest.NAME}: {error.problem}"
-    else:
-        _refuse_recorder(opened.state is RecordingState.RECORDING, recording)
-        uuid, count, first = opened.manifest.uuid, 0, ""
-        for finding in opened.verify():
-            first = first or f"{finding.path.relative_to(recording)}: {finding.problem}"
-            count += 1
+        raise FormatVersionError(source or error.path, error.found, error.known, what=error.what) from error
     if count and not force:
         more = f", and {count - 1} more" if count > 1 else ""
         hint = "--force takes it as it is"
@@ -143,6 +134,21 @@ def check(recording: Path, *, force: bool, source: Path | None = None) -> tuple[
             hint = f"'revirt verify' lists it; {hint}"
         raise CorruptError(source or recording, f"the recording is damaged: {first}{more}", hint=hint)
     return uuid, count
+
+
+def _problems(recording: Path) -> tuple[str | None, int, str]:
+    """Return the uuid of *recording*, how many problems `Recording.verify` finds, and the first of them."""
+    try:
+        opened = Recording.open(recording)
+    except CorruptError as error:
+        _refuse_recorder(layout.is_locked(recording), recording)
+        return None, 1, f"{manifest.NAME}: {error.problem}"
+    _refuse_recorder(opened.state is RecordingState.RECORDING, recording)
+    count, first = 0, ""
+    for finding in opened.verify():
+        first = first or f"{finding.path.relative_to(recording)}: {finding.problem}"
+        count += 1
+    return opened.manifest.uuid, count, first
 
 
 def _refuse_recorder(is_recorded: bool, recording: Path) -> None:

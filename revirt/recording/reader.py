@@ -140,7 +140,7 @@ class Recording:
 
         *page_count* is how many pages of memory the machine has.  Raises CorruptError.
         """
-        path = self._checkpoint_path(number)
+        path = self.checkpoint_path(number)
         loaded = self._store.load(number)
         audit(self._store, path, loaded, events_of(self._log, path, loaded.info), page_count)
         self._store.verify_pages(number)
@@ -150,7 +150,7 @@ class Recording:
 
         Raises CorruptError if it does not stand there, or has another state.
         """
-        path = self._checkpoint_path(loaded.info.number)
+        path = self.checkpoint_path(loaded.info.number)
         digest, checkpoint = events_of(self._log, path, loaded.info)
         check_state(path, loaded.state, checkpoint)
         return digest, checkpoint
@@ -162,5 +162,6 @@ class Recording:
         """
         return Verification(self.path, self.manifest, self.state, key)
 
-    def _checkpoint_path(self, number: int) -> Path:
+    def checkpoint_path(self, number: int) -> Path:
+        """Return the file of checkpoint *number*."""
         return self.path / layout.CHECKPOINTS / checkpoint_name(number)

@@ -16,9 +16,8 @@ from revirt.errors import CorruptError
 from revirt.log import segment
 from revirt.log.columns import Share
 from revirt.log.events import Kind
-from revirt.machine.config import MachineConfig
 from revirt.recording.layout import CHECKPOINTS
-from revirt.recording.manifest import NAME
+from revirt.recording.machine import machine_of
 from revirt.recording.reader import Recording
 
 _MILLION = 1_000_000
@@ -143,7 +142,4 @@ def _per_million(size: int, count: int | None) -> float | None:
 
 
 def _memory_pages(recording: Recording) -> int:
-    try:
-        return MachineConfig.from_plain(recording.manifest.machine).memory // PAGE_SIZE
-    except ValueError as error:
-        raise CorruptError(recording.path / NAME, f"not a machine: {error}") from error
+    return machine_of(recording.path, recording.manifest).memory // PAGE_SIZE

@@ -16,15 +16,15 @@ from typing import TypeVar
 
 from revirt.checkpoint import CheckpointInfo, CheckpointReader, LoadedCheckpoint
 from revirt.checkpoint.format import PAGE_SIZE, checkpoint_name
-from revirt.errors import CorruptError, RecordingError
+from revirt.errors import CorruptError, FormatVersionError, RecordingError
 from revirt.log import segment
 from revirt.log.chain import SEALED, Chain
 from revirt.log.events import DIGEST_SIZE, Event, Kind
 from revirt.log.reader import Start, check_order, list_files
 from revirt.log.segment import Segment
-from revirt.machine.config import MachineConfig
 from revirt.recording import layout
 from revirt.recording.audit import audit, check_events
+from revirt.recording.machine import machine_of
 from revirt.recording.manifest import NAME, Manifest, RecordingState
 from revirt.recording.seal import Seal, is_sealed
 from revirt.recording.seal_check import SealCheck
@@ -296,9 +296,9 @@ def _verify_checkpoint(
 def _page_count(path: Path, contents: Manifest) -> _Check[int | None]:
     """Return how many pages of memory the machine in the manifest *path* has, None if that cannot be told."""
     try:
-        return MachineConfig.from_plain(contents.machine).memory // PAGE_SIZE
-    except ValueError as error:
-        yield Finding(path, None, f"not a machine: {error}")
+        return machine_of(path.parent, contents).memory // PAGE_SIZE
+    except CorruptError as error:
+        yield _finding(path, error)
         return None
 
 
@@ -318,6 +318,9 @@ def _found(path: Path, check: Callable[[], None]) -> Iterator[Finding]:
 
 
 def _finding(path: Path, error: RecordingError) -> Finding:
+    """Return the finding that *error* is; raises it if it is none, but tells that a newer revirt is wanted."""
+    if isinstance(error, FormatVersionError):
+        raise error
     if isinstance(error, CorruptError):
         return Finding(error.path, error.offset, error.problem)
     return Finding(path, None, str(error))

@@ -19,7 +19,7 @@ from itertools import islice
 from typing import Any
 
 from revirt.core import PAGE_SIZE
-from revirt.errors import CorruptError, DivergenceError
+from revirt.errors import CorruptError, DivergenceError, FormatVersionError
 from revirt.machine.machine import Machine
 from revirt.machine.state import to_plain
 from revirt.recording import CheckpointInfo
@@ -157,8 +157,8 @@ def _compare_with_recorded(failed: ReplaySession) -> list[Difference]:
         if is_ahead and (info.branches, info.halted) == (moment.branches, moment.halted):
             try:
                 recorded = ReplaySession(failed.recording, checkpoint=info.number).machine
-            except CorruptError as damage:
-                return [Difference(f"checkpoint {info.number}", damage.problem, "nothing of the kind")]
+            except (CorruptError, FormatVersionError) as damage:
+                return [Difference(f"checkpoint {info.number}", str(damage), "nothing of the kind")]
             return _differences(recorded, failed.machine)
     return []
 

@@ -6,19 +6,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from revirt.core import UNICORN_VERSION
-from revirt.errors import CorruptError, DivergenceError, HostError, RecordingError, UsageError
+from revirt.errors import (
+    CorruptError,
+    DivergenceError,
+    FormatVersionError,
+    HostError,
+    RecordingError,
+    UsageError,
+)
 from revirt.log.events import Event, Kind
-from revirt.machine.config import MachineConfig
 from revirt.machine.machine import Machine, Stop
+from revirt.machine.state import NewerVersionError
 from revirt.position import Position
 from revirt.recording import CheckpointInfo, Recording
+from revirt.recording.machine import machine_of
 from revirt.replay.replayer import Place, Replayer
 
 
 class ReplaySession:
     """A machine that replays *recording* from checkpoint number *checkpoint*, the oldest by default.
 
-    Raises CorruptError if the checkpoint cannot be loaded, HostError if it needs another Unicorn.
+    Raises CorruptError if the checkpoint cannot be loaded, FormatVersionError if it, or the machine, is one that only a
+    newer revirt knows, HostError if it needs another Unicorn.
     """
 
     def __init__(
@@ -33,6 +42,7 @@ class ReplaySession:
         translation_buffer: int = 0,
         track_writes: bool = True,
     ) -> None:
+        config = machine_of(recording.path, recording.manifest)
         _check_unicorn(recording)
         self.recording = recording
         self.info = find_checkpoint(recording, checkpoint)
@@ -40,7 +50,7 @@ class ReplaySession:
             recording.events, self.info.event + 1, until=until, output=output, on_event=on_event, pace=pace
         )
         self.machine = Machine(
-            _config(recording),
+            config,
             self.replayer,
             translation_buffer=translation_buffer,
             track_writes=track_writes,
@@ -80,6 +90,10 @@ class ReplaySession:
             for numbers, contents in loaded.batches():
                 self.machine.core.write_pages(numbers, contents)
             self.machine.restore(loaded.state)
+        except NewerVersionError as error:
+            raise FormatVersionError(
+                self.recording.checkpoint_path(self.info.number), error.found, error.known, what=error.what
+            ) from error
         except ValueError as error:
             raise CorruptError(path, f"checkpoint {self.info.number}: {error}") from error
         try:
@@ -138,13 +152,6 @@ def find_checkpoint(recording: Recording, number: int | None) -> CheckpointInfo:
         f"{recording.path.name} has no checkpoint {number}",
         hint=f"it has {checkpoints[0].number} to {checkpoints[-1].number}",
     )
-
-
-def _config(recording: Recording) -> MachineConfig:
-    try:
-        return MachineConfig.from_plain(recording.manifest.machine)
-    except (ValueError, TypeError) as error:
-        raise CorruptError(recording.path / "manifest.json", f"machine: {error}") from error
 
 
 def _check_unicorn(recording: Recording) -> None:
