@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,6 @@ from revirt.recording import (
     Recording,
     RecordingState,
     RecordingWriter,
-    RingLimits,
     list_recordings,
     new_path,
     recordings_dir,
@@ -71,8 +71,8 @@ def manifest() -> Manifest:
 class Writer(RecordingWriter):
     """A writer that seals its events and follows the guest's memory, as a recorder does."""
 
-    def __init__(self, path: Path, contents: Manifest, lock: int, limits: RingLimits | None = None) -> None:
-        super().__init__(path, contents, lock, limits)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self.chain = Chain()
         self.memory = bytearray(MEMORY)
         self.appended: list[Event] = []

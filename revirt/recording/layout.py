@@ -21,6 +21,9 @@ LOCK = "lock"
 ENTRIES = frozenset({manifest.NAME, f"{manifest.NAME}.tmp", LOG, CHECKPOINTS, PAGES, SEAL, LOCK})
 """Everything that revirt puts there."""
 
+ALWAYS = (LOG, CHECKPOINTS, PAGES)
+"""Directories that every recording has."""
+
 SEAL_KEY, SEAL_END = "key.pub", "end"
 """In the seal: the public half of the user's key, and how the recording ended."""
 _SEAL_NAME = re.compile(r"(\d{8,20})\.(batch|head|leaves)", re.ASCII)

@@ -83,9 +83,11 @@ def unpack_from(
     try:
         with _scratch(target.parent) as scratch:
             made = scratch / ROOT
-            for name in ("", *layout.DIRECTORIES):
+            made.mkdir()
+            for name in layout.ALWAYS:
                 (made / name).mkdir()
             for member in index:
+                (made / member.name).parent.mkdir(exist_ok=True)
                 pack.copy(member, made / member.name)
             pack.finish()
             (made / layout.LOCK).touch()

@@ -267,7 +267,7 @@ class RecordingWriter:
 
 def _begin(path: Path, text: str) -> int:
     """Make the directories, the lock and the manifest; return the lock's descriptor."""
-    for name in (layout.LOG, layout.CHECKPOINTS, layout.PAGES):
+    for name in layout.ALWAYS:
         (path / name).mkdir()
     lock = os.open(path / layout.LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:

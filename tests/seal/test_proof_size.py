@@ -1,4 +1,4 @@
-"""Everything that the proof of one event is made of, as large as it gets."""
+"""The proof of one event, as large as it gets."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 from revirt.log.columns import MAX_EVENTS
 from revirt.log.events import Event, Kind
 from revirt.log.rows import Rows, rows_of
-from revirt.seal.blocks import BLOCK_EVENTS, block_of, event_root, verify_block
-from revirt.seal.epochs import open_sealed, verify_certificates
-from revirt.seal.fields import encode_bytes, write_json
+from revirt.seal.blocks import BLOCK_EVENTS, block_of, event_root
+from revirt.seal.heads import HEAD_TYPE, Evicted, Head
 from revirt.seal.keys import PrivateKey
-from revirt.seal.merkle import HistoryTree, leaf_hash, verify_inclusion
+from revirt.seal.leaves import Leaf, LeafKind
+from revirt.seal.merkle import HistoryTree, leaf_hash
+from revirt.seal.proofs import EventProof
 from revirt.seal.schedule import EPOCHS, Schedule
 
 USER = PrivateKey.from_raw(bytes(32))
 UUID = "11111111-2222-3333-4444-555555555555"
 LEAVES = 1_000_000
 MIDDLE = LEAVES // 2
-HEAD_TYPE = "application/vnd.revirt.head.v1+json"
-HEAD_SIZE = 520
-"""Bytes: the payload of a head, at most."""
+LARGE = (1 << 48) - 1
+"""A number that a recording of years does not reach."""
 BAR = 4096
 """Bytes: what a proof may have."""
 
@@ -50,32 +50,39 @@ def schedule_at(epoch: int) -> Schedule:
     return schedule
 
 
-def test_a_proof_is_under_4_kb_throughout_the_first_batch() -> None:
+def test_a_proof_without_data_is_under_4_kb_throughout_the_first_batch() -> None:
     segment = full_segment()
-    root = event_root(segment)
-    history = long_history(leaf_hash(root))
+    leaf = Leaf(LeafKind.EVENTS, LARGE, segment.count, event_root(segment))
+    history = long_history(leaf.hash)
+    evicted = Evicted(MIDDLE - 100, EPOCHS - 1, LARGE & 0xFFFFFFFF, LARGE, LARGE & 0xFFFFFFFF, LARGE, LARGE)
+    head = Head(UUID, bytes(32), LEAVES, history.root(), 2 * LARGE, "2026-11-21T12:00:00+00:00", evicted)
     schedule = schedule_at(EPOCHS - 1)
 
-    head = history.root().hex().ljust(HEAD_SIZE).encode()
-    block = block_of(segment, segment.count - 1)
-    path = history.inclusion(MIDDLE)
-    envelope = schedule.seal(HEAD_TYPE, head)
-    proof = write_json(
-        {
-            "block": block.to_json(),
-            "history": {"index": MIDDLE, "size": LEAVES, "path": encode_bytes(b"".join(path))},
-            "head": json.loads(envelope),
-            "certificates": [json.loads(each) for each in schedule.certificates],
-        }
+    proof = EventProof(
+        UUID,
+        tuple(schedule.certificates),
+        schedule.seal(HEAD_TYPE, head.to_payload()),
+        MIDDLE,
+        leaf.pack(),
+        tuple(history.inclusion(MIDDLE)),
+        block_of(segment, segment.count - 1),
+        LARGE + segment.count - 1,
+        None,
     )
 
-    assert verify_block(block, segment.count, root)
-    assert verify_inclusion(leaf_hash(root), MIDDLE, LEAVES, path, history.root())
-    batches = verify_certificates(schedule.certificates, USER.public, UUID)
-    assert open_sealed(envelope, HEAD_TYPE, batches).payload == head
-    assert (len(block.path), len(path), len(batches)) == (14, 20, 1)
-    assert len(block.contents) == BLOCK_EVENTS * (32 + 32)
-    assert len(proof) < BAR
+    assert proof.verify(USER.public).event.pc == (1 << 63) - 1
+    assert len(proof.certificates) == 1
+    assert len(proof.block.contents) == BLOCK_EVENTS * (32 + 32)
+    assert len(proof.to_json()) < BAR, len(proof.to_json())
+
+
+def test_the_page_says_how_large() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sealing.md").read_text()
+    text = page.partition("## How large a proof is\n")[2]
+
+    assert f"under {BAR:,} bytes" in text
+    assert f"a segment of {MAX_EVENTS:,} events" in text
+    assert f"a history of {LEAVES:,} leaves" in text
 
 
 def test_a_further_batch_adds_one_certificate_and_nothing_else() -> None:
@@ -86,13 +93,3 @@ def test_a_further_batch_adds_one_certificate_and_nothing_else() -> None:
     assert len(signatures[0]) == len(signatures[1])
     assert [len(each.certificates) for each in (before, after)] == [1, 2]
     assert all(len(each) < 600 for each in after.certificates)
-
-
-def test_the_page_says_which_proof_this_is() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "sealing.md").read_text()
-    text = text.partition("\n## How large a proof is\n")[2]
-
-    assert BLOCK_EVENTS == 4
-    assert text.startswith("\nFour events that all have data, ")
-    for number in (MAX_EVENTS, LEAVES, HEAD_SIZE, BAR):
-        assert f" {number:,} " in text

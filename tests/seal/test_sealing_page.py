@@ -7,14 +7,19 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
+
 from revirt.log.events import Event, Kind
 from revirt.log.rows import ROW, rows_of
 from revirt.seal import dsse, epochs
 from revirt.seal.blocks import BLOCK_EVENTS, block_of, event_root
 from revirt.seal.epochs import Batch, EpochSignature, verify_certificates
+from revirt.seal.heads import END_TYPE, HEAD_TYPE, End, Evicted, Head
 from revirt.seal.keys import PrivateKey
+from revirt.seal.leaves import FRAME, LEAF, Leaf, LeafKind
 from revirt.seal.memory import PAGE_SIZE, ZERO_PAGE_HASH, MemoryTree
 from revirt.seal.merkle import HistoryTree, leaf_hash, root_of
+from revirt.seal.proofs import FORM, EventProof
 from revirt.seal.schedule import AGE_SHARE, EPOCHS, SHORT_EPOCH_S, SHORT_EPOCHS_S, Schedule
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sealing.md").read_text()
@@ -25,9 +30,24 @@ def section(title: str) -> str:
     return PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
+def part(title: str) -> str:
+    return PAGE.partition(f"\n### {title}\n")[2].partition("\n#")[0]
+
+
 def table(text: str) -> list[str]:
     """The names in the first column of the tables in *text*."""
     return re.findall(r"^\| `(\w+)` \| ", text, re.MULTILINE)
+
+
+@pytest.fixture
+def proof() -> EventProof:
+    rows = rows_of([Event(Kind.INTERRUPT, 500, False, 4096, 7, 48)])
+    leaf = Leaf(LeafKind.EVENTS, 0, 1, event_root(rows))
+    schedule = Schedule.begin(USER, "uuid", epochs=2)
+    head = Head("uuid", bytes(32), 1, leaf.hash, 1, "2026-11-21T12:00:00+00:00", None)
+    envelope = schedule.seal(HEAD_TYPE, head.to_payload())
+    certificates = tuple(schedule.certificates)
+    return EventProof("uuid", certificates, envelope, 0, leaf.pack(), (), block_of(rows, 0), 0, None)
 
 
 def test_the_example_of_a_tree_is_what_the_code_makes() -> None:
@@ -119,3 +139,36 @@ def test_the_lengths_of_epochs_are_those_of_the_code() -> None:
         f"Until a recording is {SHORT_EPOCHS_S:.0f} seconds old its epochs are {SHORT_EPOCH_S:.0f} second long,"
         f" later 1/{1 / AGE_SHARE:.0f} of its age"
     ) in text
+
+
+def test_leaves_are_those_of_the_page() -> None:
+    text = part("Leaves")
+
+    assert f"`{LEAF.format}`" in text
+    assert f"A leaf is {LEAF.size} bytes" in text
+    assert re.findall(r"^\| (\d), (\w+) \|", text, re.MULTILINE) == [
+        (str(int(LeafKind.EVENTS)), "events"),
+        (str(int(LeafKind.CHECKPOINT)), "checkpoint"),
+    ]
+    assert f"`{FRAME.magic.decode()}`, version {FRAME.version}" in text
+    assert f"`{FRAME.fields.format}`" in text
+
+
+def test_heads_have_the_fields_of_the_page() -> None:
+    text = part("Heads")
+    names = re.findall(r"`(\w+)`", text.partition("| field | |")[2].partition("\n\n")[0])
+
+    assert {name for name in names if name in Head.__slots__} == set(Head.__slots__)
+    assert {name for name in names if name in Evicted.__slots__} == set(Evicted.__slots__)
+    assert all(f"`{name}`" in text for name in End.__slots__)
+    assert f"`{HEAD_TYPE}`" in text
+    assert f"`{END_TYPE}`" in text
+
+
+def test_proofs_have_the_fields_of_the_page(proof: EventProof) -> None:
+    text = part("The proof of an event")
+    made = json.loads(proof.to_json())
+
+    assert set(table(text)) == set(made)
+    assert all(f"`{name}`" in text for name in (*made["leaf"], *made["block"]))
+    assert f"`{FORM}`" in text
