@@ -4,7 +4,7 @@
     1    it did not work: the guest, its image or script, or this host
     2    the command line is wrong
     3    a replay diverged
-    4    a recording is damaged, missing or in the way
+    4    a recording is damaged, missing, in the way or made by a newer revirt
     129  the terminal went away      128 + the number of the signal, as shells count
     130  Ctrl-C, or the escape key
     141  whoever read the output stopped reading
