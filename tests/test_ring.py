@@ -131,6 +131,25 @@ def test_a_ring_too_small_for_a_checkpoint_keeps_the_newest(busy: Guest, tmp_pat
     assert replay(recording).exact
 
 
+def test_whenever_something_goes_there_is_a_checkpoint_to_replay_from(
+    busy: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, left = tmp_path / "ring", list[int]()
+    evict = CheckpointWriter.evict
+
+    def evict_and_look(self: CheckpointWriter, oldest: int, *, all_of_it: bool = False) -> None:
+        evict(self, oldest, all_of_it=all_of_it)
+        if oldest > 0:
+            left.append(len(Recording.open(path).checkpoints))
+
+    monkeypatch.setattr(CheckpointWriter, "evict", evict_and_look)
+    record_ring(busy, path, RingLimits(size=100))
+
+    # Killed right there, the recorder once left checkpoints whose events were still to be written.
+    assert left
+    assert min(left) >= 1
+
+
 def test_without_limits_nothing_goes(busy: Guest, tmp_path: Path) -> None:
     options = RecordOptions(clock="virtual", until=Position(9_500), checkpoint_every=1_000)
     with NullConsole() as console:
@@ -233,6 +252,10 @@ def test_a_ring_of_a_real_guest_replays(tmp_path: Path) -> None:
 # ---- the ring itself -----------------------------------------------------------------------------------------------
 
 
+ALL = 1 << 32
+"""As `written`: all events are on disk."""
+
+
 def filled(limits: RingLimits, count: int) -> Ring:
     ring = Ring(limits)
     for number in range(count):
@@ -243,9 +266,16 @@ def filled(limits: RingLimits, count: int) -> Ring:
 def test_a_ring_turns_for_as_long_as_it_is_over_its_size() -> None:
     ring = filled(RingLimits(size=100), 5)
 
-    starts = [ring.turn(used) for used in (101, 150, 100, 101, 101, 101, 101)]
+    starts = [ring.turn(used, ALL) for used in (101, 150, 100, 101, 101, 101, 101)]
 
     assert [start and start.checkpoint for start in starts] == [1, 2, None, 3, 4, None, None]
+
+
+def test_a_ring_waits_for_the_event_of_the_checkpoint_that_is_to_be_its_first() -> None:
+    ring = filled(RingLimits(size=100), 3)  # events of number 1 are the log's numbers 10 and 11
+
+    assert ring.turn(101, 11) is None
+    assert ring.turn(101, 12) == Kept(1, 10, 1, 1_000, 1_000_000)
 
 
 def test_a_frozen_ring_does_not_turn() -> None:
@@ -253,14 +283,14 @@ def test_a_frozen_ring_does_not_turn() -> None:
 
     ring.is_frozen = True
 
-    assert ring.turn(1_000) is None
+    assert ring.turn(1_000, ALL) is None
     assert not ring.is_over(1_000)
 
 
 def test_a_ring_by_time_keeps_the_checkpoint_that_the_time_begins_behind() -> None:
     ring = filled(RingLimits(keep_ns=2_500_000), 6)
 
-    starts = [ring.turn(0) for _ in range(4)]
+    starts = [ring.turn(0, ALL) for _ in range(4)]
 
     assert [start and start.checkpoint for start in starts] == [1, 2, None, None]
 
@@ -271,7 +301,7 @@ def test_both_limits_hold() -> None:
         ring = filled(RingLimits(size=100, keep_ns=3_000_000), chance.randrange(2, 12))
         used = chance.randrange(0, 200)
         starts = []
-        while (start := ring.turn(used)) is not None:
+        while (start := ring.turn(used, ALL)) is not None:
             starts.append(start)
             used -= 10
         assert all(later.checkpoint == earlier.checkpoint + 1 for earlier, later in pairwise(starts))

@@ -207,8 +207,7 @@ class _Recording:
         self.writer.add_checkpoint(info, state, self._changed_pages(machine))
         self.recorder.write_digest(digest)
         self.recorder.write_checkpoint(self.number, state)
-        if self.number == 0:
-            self.writer.flush()  # from now on there is something to replay, whatever happens
+        self.writer.flush()  # from now on there is somewhere to replay from, and a ring may let go of what is before
         self.number += 1
 
     def _changed_pages(self, machine: Machine) -> Iterator[tuple[bytes, bytes | memoryview]]:

@@ -2,6 +2,7 @@
 
 Rules:
 - Every event that is kept is preceded by a checkpoint that is kept: what goes, goes from one checkpoint to the next.
+- A checkpoint goes only when the next one has its event on disk: at every moment there is one to replay from.
 - The newest whole checkpoint always stays.  Where it and the events behind it take more than the limit, the limit is
   passed: a recorder does not lose what it is for.
 - A frozen ring keeps everything.
@@ -51,12 +52,12 @@ class Ring:
         """Whether *used* bytes are more than there should be."""
         return self.limits.size is not None and used > self.limits.size and not self.is_frozen
 
-    def turn(self, used: int) -> Kept | None:
-        """Drop the oldest checkpoint if it may go and should, *used* bytes being taken; return where the next begins.
+    def turn(self, used: int, written: int) -> Kept | None:
+        """Drop the oldest checkpoint if it may go and should; return where the next begins, None if all stays.
 
-        Raises nothing; None: all that is here stays.
+        *used* bytes are taken, and *written* is the ordinal behind the last event on disk.
         """
-        if self.is_frozen or len(self._kept) < 2:
+        if self.is_frozen or len(self._kept) < 2 or written < self._kept[1].event + 2:
             return None
         if not (self.is_over(used) or self._is_too_old()):
             return None

@@ -215,7 +215,7 @@ class RecordingWriter:
         ring = self._ring
         if ring is None:
             return
-        while (start := ring.turn(self._used + needed)) is not None:
+        while (start := ring.turn(self._used + needed, self._log.written)) is not None:
             if self._sealer is not None:
                 self._sealer.permit(start)
             # The manifest first: who reads it finds what it names.
