@@ -58,6 +58,7 @@ def test_the_limits_of_a_segment_are_those_of_the_code() -> None:
     assert f"1 to {columns.MAX_EVENTS}" in LOG
     assert f"at most {MAX_DATA} bytes" in LOG
     assert f"at most {manifest.SIZE_LIMIT} bytes" in LOG
+    assert f"at most {manifest.NESTING_LIMIT} levels" in LOG
 
 
 def test_the_example_is_what_the_code_makes_of_it() -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from revirt.recording import (
     remove,
     resolve,
 )
+from revirt.recording.manifest import NESTING_LIMIT
 
 PAGE = 4096
 MEMORY = 1 << 20
@@ -722,6 +724,34 @@ def test_a_field_of_the_wrong_type_is_corrupt(name: str, value: object) -> None:
 
     with pytest.raises(CorruptError):
         Manifest.from_json(json.dumps(plain).encode(), Path("manifest.json"))
+
+
+def with_guest(text: str) -> bytes:
+    """Return a manifest, its check right, whose guest is what *text* says."""
+    plain = {**json.loads(manifest().to_json()), "guest": {"x": "here"}}
+    del plain["check"]
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":")).replace('"here"', text)
+    return json.dumps({**plain, "check": check_of(canonical.encode()).hex()}).replace('"here"', text).encode()
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1E400"])
+def test_a_number_that_is_larger_than_any_is_corrupt(number: str) -> None:
+    """What was seen: a ValueError, because the check could not be computed of it."""
+    with pytest.raises(CorruptError, match="too large a number"):
+        Manifest.from_json(with_guest(number), Path("manifest.json"))
+
+
+def test_a_manifest_may_be_nested_as_deep_as_can_be_walked_over() -> None:
+    """What was seen: a RecursionError from whoever printed or repaired one that had been read without complaint."""
+    deep, deeper = ("[" * levels + "]" * levels for levels in (NESTING_LIMIT - 2, NESTING_LIMIT - 1))
+
+    found = Manifest.from_json(with_guest(deep), Path("manifest.json"))
+
+    assert Manifest.from_json(found.to_json().encode(), Path("manifest.json")) == found
+    with pytest.raises(CorruptError, match="more than 32 levels"):
+        Manifest.from_json(with_guest(deeper), Path("manifest.json"))
+    with pytest.raises(ValueError, match="more than 32 levels"):
+        replace(found, guest={"x": json.loads(deeper)}).to_json()
 
 
 def test_a_huge_manifest_is_not_read(complete: Path) -> None:

@@ -21,6 +21,7 @@ whoever records; it must be JSON.
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -36,6 +37,8 @@ FORMAT_VERSION = 1
 NAME = "manifest.json"
 SIZE_LIMIT = 4 << 20
 """Most bytes that a manifest may have."""
+NESTING_LIMIT = 32
+"""Most levels of objects and lists in it: whoever walks over one need not mind the interpreter's stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +99,10 @@ class Manifest:
         return sha256(_canonical(plain)).digest()
 
     def to_json(self) -> str:
-        """Return the manifest as text, one field a line or more; raises ValueError if a value is not JSON."""
+        """Return the manifest as text, one field a line or more; raises ValueError if no reader would take it."""
         plain = asdict(self)
+        if not _is_flat(plain):
+            raise ValueError(f"the manifest has more than {NESTING_LIMIT} levels")
         try:
             return json.dumps({**plain, "check": _check(plain)}, indent=2, allow_nan=False) + "\n"
         except TypeError as error:
@@ -115,6 +120,8 @@ class Manifest:
             raise CorruptError(path, "has no format version")
         if version > FORMAT_VERSION:
             raise FormatVersionError(path, version, FORMAT_VERSION)
+        if not _is_flat(plain):
+            raise CorruptError(path, f"has more than {NESTING_LIMIT} levels of objects and lists")
         check = plain.pop("check", None)
         missing = {each.name for each in fields(cls)} ^ set(plain)
         if missing:
@@ -163,7 +170,7 @@ def _check(plain: dict[str, Any]) -> str:
 
 def _parse(data: bytes, path: Path) -> dict[str, Any]:
     try:
-        plain = json.loads(data.decode("utf-8"), parse_constant=_reject_constant)
+        plain = json.loads(data.decode("utf-8"), parse_constant=_reject_constant, parse_float=_finite)
     # Nesting deeper than the interpreter's stack is a RecursionError.
     except (ValueError, RecursionError) as error:
         offset = error.pos if isinstance(error, json.JSONDecodeError) else None
@@ -171,6 +178,25 @@ def _parse(data: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(plain, dict):
         raise CorruptError(path, "not a JSON object")
     return plain
+
+
+def _is_flat(plain: dict[str, Any]) -> bool:
+    """Return whether *plain* has no more levels than `NESTING_LIMIT`."""
+    level: list[Any] = [plain]
+    for _ in range(NESTING_LIMIT):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [each for values in inner for each in values if isinstance(each, dict | list)]
+        if not level:
+            return True
+    return False
+
+
+def _finite(text: str) -> float:
+    """Return the number *text*; raises ValueError for one so large that no JSON could be made of it again."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text:.20} is too large a number")
+    return value
 
 
 def _reject_constant(name: str) -> None:
