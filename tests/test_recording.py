@@ -714,42 +714,55 @@ def test_what_is_not_a_manifest_is_corrupt(data: bytes) -> None:
         ("command", "revirt"),
         ("command", [1]),
         ("end", []),
+        ("ring", []),
+        ("ring", {}),
+        ("ring", {"size": 1}),
+        ("ring", {"size": "1", "keep_ns": None}),
+        ("ring", {"size": None, "keep_ns": 1 << 64}),
+        ("ring", {"size": -1, "keep_ns": None}),
+        ("ring", {"size": True, "keep_ns": None}),
         ("extra", 1),
         ("check", ""),
         ("clock", None),
     ],
 )
 def test_a_field_of_the_wrong_type_is_corrupt(name: str, value: object) -> None:
-    plain = {**json.loads(manifest().to_json()), name: value}
-
     with pytest.raises(CorruptError):
-        Manifest.from_json(json.dumps(plain).encode(), Path("manifest.json"))
+        Manifest.from_json(manifest_with(**{name: value}), Path("manifest.json"))
 
 
-def with_guest(text: str) -> bytes:
-    """Return a manifest, its check right, whose guest is what *text* says."""
-    plain = {**json.loads(manifest().to_json()), "guest": {"x": "here"}}
+def manifest_with(here: str = "", **fields: object) -> bytes:
+    """Return a manifest with other *fields*, its check right; *here* is the JSON that stands where they say "here"."""
+    plain = json.loads(manifest().to_json())
     del plain["check"]
-    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":")).replace('"here"', text)
-    return json.dumps({**plain, "check": check_of(canonical.encode()).hex()}).replace('"here"', text).encode()
+    plain.update(fields)
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":")).replace('"here"', here)
+    whole = {"check": check_of(canonical.encode()).hex(), **plain}
+    return json.dumps(whole).replace('"here"', here).encode()
+
+
+def test_a_manifest_with_other_fields_is_one() -> None:
+    found = Manifest.from_json(manifest_with(ring={"size": 1, "keep_ns": None}), Path("manifest.json"))
+
+    assert found.ring == {"size": 1, "keep_ns": None}
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "1E400"])
 def test_a_number_that_is_larger_than_any_is_corrupt(number: str) -> None:
     """What was seen: a ValueError, because the check could not be computed of it."""
     with pytest.raises(CorruptError, match="too large a number"):
-        Manifest.from_json(with_guest(number), Path("manifest.json"))
+        Manifest.from_json(manifest_with(number, guest={"x": "here"}), Path("manifest.json"))
 
 
 def test_a_manifest_may_be_nested_as_deep_as_can_be_walked_over() -> None:
     """What was seen: a RecursionError from whoever printed or repaired one that had been read without complaint."""
     deep, deeper = ("[" * levels + "]" * levels for levels in (NESTING_LIMIT - 2, NESTING_LIMIT - 1))
 
-    found = Manifest.from_json(with_guest(deep), Path("manifest.json"))
+    found = Manifest.from_json(manifest_with(deep, guest={"x": "here"}), Path("manifest.json"))
 
     assert Manifest.from_json(found.to_json().encode(), Path("manifest.json")) == found
     with pytest.raises(CorruptError, match="more than 32 levels"):
-        Manifest.from_json(with_guest(deeper), Path("manifest.json"))
+        Manifest.from_json(manifest_with(deeper, guest={"x": "here"}), Path("manifest.json"))
     with pytest.raises(ValueError, match="more than 32 levels"):
         replace(found, guest={"x": json.loads(deeper)}).to_json()
 

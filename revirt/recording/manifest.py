@@ -144,11 +144,11 @@ class Manifest:
         for name in ("guest", "machine", "versions"):
             if type(getattr(self, name)) is not dict:
                 raise CorruptError(path, f"{name} is not an object")
-        if self.ring is not None and type(self.ring) is not dict:
-            raise CorruptError(path, "ring is neither an object nor null")
+        if self.ring is not None and not _is_ring(self.ring):
+            raise CorruptError(path, "ring does not say what a circular recording keeps")
         if type(self.kept) is not dict or self.kept.keys() != asdict(Kept()).keys():
             raise CorruptError(path, "kept is not a place in a recording")
-        if not all(type(each) is int and 0 <= each < 1 << 64 for each in self.kept.values()):
+        if not all(map(_is_count, self.kept.values())):
             raise CorruptError(path, "kept holds something that is not a count")
         if self.end is not None and type(self.end) is not dict:
             raise CorruptError(path, "end is neither an object nor null")
@@ -162,6 +162,16 @@ class Manifest:
 
 def _canonical(plain: dict[str, Any]) -> bytes:
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _is_ring(value: object) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"size", "keep_ns"}:
+        return False
+    return all(each is None or _is_count(each) for each in value.values())
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 64
 
 
 def _check(plain: dict[str, Any]) -> str:
