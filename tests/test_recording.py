@@ -475,6 +475,34 @@ def test_verify_goes_on_after_the_first_damage(complete: Path) -> None:
     assert len(problems(complete)) == 3
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["log", "checkpoints", "pages", "log/00000000.seg", "checkpoints/00000001.ckpt", "pages/00000000.pages"],
+)
+def test_a_link_is_not_followed_out_of_a_recording(complete: Path, tmp_path: Path, name: str) -> None:
+    """What was seen: whatever it led to was opened and read."""
+    outside = (complete / name).rename(tmp_path / "outside")
+    (complete / name).symlink_to(outside)
+
+    (finding, *_) = Recording.open(complete).verify()
+
+    assert (finding.path.name, finding.problem) == (Path(name).name, "is a link")
+
+
+def test_a_link_in_place_of_a_manifest_is_not_followed(complete: Path, tmp_path: Path) -> None:
+    outside = (complete / "manifest.json").rename(tmp_path / "outside")
+    (complete / "manifest.json").symlink_to(outside)
+
+    with pytest.raises(CorruptError, match="is a link"):
+        Recording.open(complete)
+
+
+def test_a_recording_may_be_reached_through_a_link(complete: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(complete)
+
+    assert not problems(tmp_path / "link")
+
+
 def test_the_end_of_a_log_that_misses_its_last_segment_is_noticed(complete: Path) -> None:
     last = max((complete / "log").iterdir())
     last.unlink()

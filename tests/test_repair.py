@@ -95,6 +95,17 @@ def test_what_was_put_aside_before_is_not_overwritten(interrupted: Path) -> None
     assert before.with_name(before.name + "-2").read_bytes() == b"half"
 
 
+def test_nothing_is_written_through_a_link_that_was_laid(interrupted: Path, tmp_path: Path) -> None:
+    """What was seen: the manifest in a new file outside, where a name for what is being written led to."""
+    (interrupted / "manifest.json.tmp").symlink_to(tmp_path / "outside")
+
+    done = repair(interrupted)
+
+    assert not (tmp_path / "outside").exists()
+    assert [each.path.name for each in done.lost] == ["manifest.json.tmp"]
+    assert Recording.open(interrupted).state is RecordingState.COMPLETE
+
+
 def test_a_ring_is_repaired_from_where_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = interrupt(tmp_path / "ring", monkeypatch, RingLimits(size=12_000))
     first = Recording.open(path).checkpoints[0].number

@@ -170,14 +170,15 @@ class Frame:
         return header, self.decode_payload(path, header, data[start:], offset=start)
 
 
-def open_file(path: Path) -> BinaryIO:
-    """Open the regular file *path* for reading, unbuffered.
+def open_file(path: Path, *, follow: bool = False) -> BinaryIO:
+    """Open the regular file *path* for reading, unbuffered; a link to one only if told to *follow* it.
 
-    Raises CorruptError if there is none or it is something else (a FIFO would block for ever),
-    RecordingError if the host does not let us.
+    Raises CorruptError if there is none or it is something else (a FIFO would block for ever), RecordingError if the
+    host does not let us.
     """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, flags)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise CorruptError(path, "not a regular file")
@@ -185,21 +186,35 @@ def open_file(path: Path) -> BinaryIO:
     except FileNotFoundError as error:
         raise CorruptError(path, "missing") from error
     except OSError as error:
+        if path.is_symlink() and not follow:
+            raise _is_link(path) from error
         raise RecordingError(f"cannot read {path}: {error.strerror}") from error
 
 
-def list_directory(path: Path) -> list[Path]:
-    """Return what is in the directory *path*, sorted by name.
+def list_directory(path: Path, *, follow: bool = False) -> list[Path]:
+    """Return what is in the directory *path*, sorted by name; of a link to one only if told to *follow* it.
 
     Raises CorruptError if there is none or it is something else, RecordingError if the host does not let us.
     """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
-        names = os.listdir(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CorruptError(path, "not a directory") from error
+        descriptor = os.open(path, flags)
+        try:
+            names = os.listdir(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
+        if path.is_symlink() and not follow:
+            raise _is_link(path) from error
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise CorruptError(path, "not a directory") from error
         raise RecordingError(f"cannot read {path}: {error.strerror}") from error
     return [path / name for name in sorted(names)]
+
+
+def _is_link(path: Path) -> CorruptError:
+    # It may have come from anybody, and may lead to anything that its reader can read.
+    return CorruptError(path, "is a link", hint="only what is in the recording's directory itself is read")
 
 
 def read_file(path: Path, limit: int) -> bytes:
@@ -249,8 +264,11 @@ def write_whole(path: Path, *parts: bytes) -> int:
     Raises OSError.
     """
     temporary = path.with_name(path.name + ".tmp")
+    # What lies there may be a link that somebody else made, or a FIFO.
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             for part in parts:
                 file.write(part)
         os.replace(temporary, path)

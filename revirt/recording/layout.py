@@ -84,7 +84,7 @@ def in_order(name: str) -> tuple[bool, str]:
 def is_locked(path: Path) -> bool:
     """Return whether a recorder is at work on the recording in *path*."""
     try:
-        lock = os.open(path / LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        lock = os.open(path / LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
     try:

@@ -60,9 +60,6 @@ class PackReport:
     left_out: tuple[str, ...] = ()
 
 
-_NO_LINKS = "only what is in the directory itself is packed"
-
-
 def no_progress(_what: str, _done: int, _total: int | None) -> None:
     """Take no notice."""
 
@@ -159,11 +156,9 @@ def _refuse_recorder(is_recorded: bool, recording: Path) -> None:
 def _names(recording: Path) -> tuple[list[str], list[str]]:
     """Return the names of the recording's files, in their order, and of what else lies there; raises CorruptError."""
     found: list[str] = []
-    for path in list_directory(recording):
+    for path in list_directory(recording, follow=True):
         if path.name not in layout.DIRECTORIES:
             found.append(path.name)
-        elif path.is_symlink():
-            raise CorruptError(path, "is a link", hint=_NO_LINKS)
         else:
             found += (f"{path.name}/{each.name}" for each in list_directory(path))
     names = sorted(filter(layout.is_member, found), key=layout.in_order)
@@ -213,8 +208,6 @@ def _size(path: Path) -> int:
 
 def _read(path: Path, limit: int) -> Iterator[bytes]:
     """Yield the first *limit* bytes of *path*, a file and no link to one; raises CorruptError."""
-    if path.is_symlink():
-        raise CorruptError(path, "is a link", hint=_NO_LINKS)
     with open_file(path) as file:
         offset = 0
         while piece := read_at(path, file, offset, min(PIECE, limit - offset)):

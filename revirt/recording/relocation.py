@@ -87,7 +87,7 @@ def _absolute(path: Path) -> Path:
 def _kept_from_writers(path: Path) -> Iterator[None]:
     """Keep those who would write to the recording *path* away; raises RecordingError if one is at work."""
     try:
-        lock = os.open(path / layout.LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        lock = os.open(path / layout.LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         yield  # without a lock nobody can be recording
         return

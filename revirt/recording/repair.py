@@ -157,7 +157,7 @@ def _files_of(path: Path, number: int) -> Iterator[Path]:
         path / layout.CHECKPOINTS / checkpoint_name(number),
         path / layout.PAGES / pages_name(number),
     ):
-        if file.exists():
+        if os.path.lexists(file):
             yield file
 
 
@@ -165,5 +165,5 @@ def _half_written(path: Path) -> Iterator[Path]:
     for part in (layout.LOG, layout.CHECKPOINTS, layout.PAGES):
         yield from (each for each in list_directory(path / part) if each.suffix == ".tmp")
     manifest = path / f"{NAME}.tmp"
-    if manifest.exists():
+    if os.path.lexists(manifest):
         yield manifest

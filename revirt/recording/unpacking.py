@@ -52,7 +52,7 @@ def open_pack(source: Path) -> BinaryIO:
         raise RecordingError(f"{source} is a directory, not a pack", hint="packs are made by 'revirt pack'")
     if not os.path.lexists(source):
         raise RecordingError(f"there is no file {source}", hint="check the path")
-    return open_file(source)
+    return open_file(source, follow=True)
 
 
 def unpack_from(
