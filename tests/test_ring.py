@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from busy import busy_in
 from library import built
 
+from revirt.checkpoint.reader import CheckpointReader
 from revirt.checkpoint.writer import CheckpointWriter
-from revirt.errors import CorruptError, UsageError
+from revirt.errors import CorruptError, RecordingError, UsageError
 from revirt.image import Guest
 from revirt.log.events import Kind
 from revirt.log.writer import LogWriter
@@ -22,7 +27,7 @@ from revirt.monitor.console import NullConsole
 from revirt.monitor.session import RecordOptions, record
 from revirt.position import Position
 from revirt.recording import Recording, RecordingState, RingLimits
-from revirt.recording.manifest import Kept
+from revirt.recording.manifest import Kept, Manifest
 from revirt.recording.ring import Ring
 from revirt.replay import replay
 
@@ -179,6 +184,63 @@ def test_a_ring_that_turns_can_be_read_all_the_while(busy: Guest, tmp_path: Path
 
     assert opened == sorted(opened)
     assert opened[-1] > 0
+
+
+@pytest.fixture
+def turning(busy: Guest, tmp_path: Path) -> Iterator[Path]:
+    """Return a ring that is still being recorded, to whoever looks: here it keeps still."""
+    recording = record_ring(busy, tmp_path / "ring", RingLimits(size=60_000))
+    write_manifest(recording.path, state=RecordingState.RECORDING, end=None)
+    with open(recording.path / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield recording.path
+
+
+def write_manifest(path: Path, **changes: Any) -> None:
+    changed = replace(Manifest.read(path / "manifest.json"), **changes)
+    (path / "manifest.json").write_text(changed.to_json())
+
+
+def test_what_goes_while_a_ring_is_verified_is_no_damage(
+    turning: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify_pages, looks = CheckpointReader.verify_pages, list[int]()
+
+    def miss_at_first(self: CheckpointReader, number: int) -> None:
+        looks.append(number)
+        if len(looks) == 1:
+            raise CorruptError(turning / "pages" / "00000000.pages", "missing")
+        verify_pages(self, number)
+
+    monkeypatch.setattr(CheckpointReader, "verify_pages", miss_at_first)
+    recording = Recording.open(turning)
+    assert recording.state is RecordingState.RECORDING
+
+    # The manifest says what is kept from now on, and then the recorder deletes the rest, file by file.
+    assert not list(recording.verify())
+    assert looks.count(looks[0]) == 2
+
+
+def test_damage_to_a_ring_that_is_being_recorded_is_found(turning: Path) -> None:
+    newest = max((turning / "pages").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-1])
+
+    findings = list(Recording.open(turning).verify())
+
+    assert newest in {finding.path for finding in findings}
+
+
+def test_who_reads_what_was_evicted_meanwhile_is_told_so_and_the_oldest_left(turning: Path) -> None:
+    recording = Recording.open(turning)
+    first, then = recording.segments[:2], recording.checkpoints[1]
+    for segment in first:
+        segment.path.unlink()
+    write_manifest(turning, kept={**recording.manifest.kept, "checkpoint": then.number, "branches": 77})
+
+    with pytest.raises(RecordingError, match=r"ring is being recorded, and what .* was evicted") as raised:
+        list(recording.events(recording.manifest.start.event))
+
+    assert raised.value.hint == f"the oldest checkpoint left is {then.number}, at 77:0"
 
 
 @pytest.fixture

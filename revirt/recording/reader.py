@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 from revirt.checkpoint import CheckpointInfo, CheckpointReader, LoadedCheckpoint
 from revirt.checkpoint.format import checkpoint_name
-from revirt.errors import CorruptError, NoRecordingError
+from revirt.errors import CorruptError, NoRecordingError, RecordingError
 from revirt.log.events import Event
 from revirt.log.reader import LogReader, Start
 from revirt.log.segment import Segment
@@ -124,7 +125,8 @@ class Recording:
         Raises CorruptError when it comes to damage, also at the end of a complete recording that misses
         events.
         """
-        yield from self._log.events(after)
+        with self.reading():
+            yield from self._log.events(after)
         if self.state is RecordingState.COMPLETE:
             expected = (self.manifest.end or {}).get("events")
             if self.event_end != expected:
@@ -133,7 +135,8 @@ class Recording:
 
     def load_checkpoint(self, number: int) -> LoadedCheckpoint:
         """Return checkpoint *number*; raises RecordingError if there is none of that number."""
-        return self._store.load(number)
+        with self.reading():
+            return self._store.load(number)
 
     def audit_checkpoint(self, number: int, page_count: int) -> None:
         """Compare what is stored of checkpoint *number*, its new pages included, with what the log says of it.
@@ -141,9 +144,10 @@ class Recording:
         *page_count* is how many pages of memory the machine has.  Raises CorruptError.
         """
         path = self.checkpoint_path(number)
-        loaded = self._store.load(number)
-        audit(self._store, path, loaded, events_of(self._log, path, loaded.info), page_count)
-        self._store.verify_pages(number)
+        with self.reading():
+            loaded = self._store.load(number)
+            audit(self._store, path, loaded, events_of(self._log, path, loaded.info), page_count)
+            self._store.verify_pages(number)
 
     def events_of_checkpoint(self, loaded: LoadedCheckpoint) -> tuple[Event, Event]:
         """Return the DIGEST and the CHECKPOINT that stand in the log for *loaded*, which is compared with them.
@@ -151,7 +155,8 @@ class Recording:
         Raises CorruptError if it does not stand there, or has another state.
         """
         path = self.checkpoint_path(loaded.info.number)
-        digest, checkpoint = events_of(self._log, path, loaded.info)
+        with self.reading():
+            digest, checkpoint = events_of(self._log, path, loaded.info)
         check_state(path, loaded.state, checkpoint)
         return digest, checkpoint
 
@@ -165,3 +170,22 @@ class Recording:
     def checkpoint_path(self, number: int) -> Path:
         """Return the file of checkpoint *number*."""
         return self.path / layout.CHECKPOINTS / checkpoint_name(number)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Tell damage from what the recorder of a circular recording has let go of since this was opened.
+
+        For the latter what is read in the block raises RecordingError; the pages of a loaded checkpoint want it, too.
+        """
+        try:
+            yield
+        except CorruptError as error:
+            if self.state is not RecordingState.RECORDING or self.manifest.ring is None:
+                raise
+            now = Manifest.read(self.path / NAME).start
+            if now == self.manifest.start:
+                raise
+            raise RecordingError(
+                f"{self.path.name} is being recorded, and what was to be read next was evicted",
+                hint=f"the oldest checkpoint left is {now.checkpoint}, at {now.branches}:0",
+            ) from error

@@ -110,11 +110,14 @@ class Verification:
 
     def _settled(self) -> list[Finding]:
         """Return what is wrong in a circular recording: not that its recorder let go of something meanwhile."""
+        before: list[Finding] = []
         for _ in range(_PATIENCE):
             findings = list(self._look())
-            before, self._contents = self._contents, Manifest.read(self._path / NAME)
-            if not findings or self._contents.kept == before.kept:
+            kept, self._contents = self._contents.kept, Manifest.read(self._path / NAME)
+            # Files may go for a while after the manifest said so: damage is what is found twice.
+            if not findings or (self._contents.kept == kept and findings == before):
                 break
+            before = findings
         return findings
 
     def _look(self) -> Iterator[Finding]:

@@ -87,8 +87,9 @@ class ReplaySession:
         loaded = self.recording.load_checkpoint(self.info.number)
         path = self.recording.path
         try:
-            for numbers, contents in loaded.batches():
-                self.machine.core.write_pages(numbers, contents)
+            with self.recording.reading():
+                for numbers, contents in loaded.batches():
+                    self.machine.core.write_pages(numbers, contents)
             self.machine.restore(loaded.state)
         except NewerVersionError as error:
             raise FormatVersionError(
