@@ -74,6 +74,8 @@ class Sealer:
         sealer = cls(directory, Schedule.begin(key, contents.uuid), contents)
         sealer._write(layout.SEAL_KEY, key.public.to_pem())
         sealer._write_certificates()
+        # Of nothing yet, so that a seal without a head is never what a recorder left that died.
+        sealer._sign_head()
         return sealer
 
     def add_pages(self, numbers: bytes, contents: bytes | memoryview) -> None:
