@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "logs/README.md")),
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "logs/README.md", "logs/v1/README.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 GUESTS = sorted((ROOT / "guests").glob("*/guest.toml"))
