@@ -10,22 +10,17 @@ Rules:
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from revirt.errors import HostError, RecordingError, RecordingExistsError
+from revirt.errors import HostError, RecordingError
 from revirt.log.frame import open_file, write_all
-from revirt.recording import layout, store
+from revirt.recording import layout
 from revirt.recording.pack_format import (
     BLOCK,
     END,
-    ROOT,
     Index,
     Member,
     corrupt_pack,
@@ -33,14 +28,17 @@ from revirt.recording.pack_format import (
     new_digest,
     padding,
 )
-from revirt.recording.packing import PIECE, PackReport, Progress, check, no_progress, sync
+from revirt.recording.packing import PIECE, PackReport, Progress, check, no_progress
+from revirt.recording.placing import new_recording, refuse_existing
+
+_PREFIX = ".revirt-unpack-"
 
 
 def unpack(
     source: Path, target: Path, *, force: bool = False, progress: Progress = no_progress
 ) -> PackReport:
     """Unpack the file *source* into the new directory *target*; raises as `unpack_from`."""
-    _refuse_existing(target.absolute())
+    refuse_existing(target.absolute())
     with open_pack(source) as file:
         size = os.fstat(file.fileno()).st_size
         return unpack_from(file, target, source=source, size=size, force=force, progress=progress)
@@ -75,15 +73,13 @@ def unpack_from(
     could not be synced any more.
     """
     target = target.absolute()
-    _refuse_existing(target)
+    refuse_existing(target)
     pack = _Source(stream, source, progress)
     index = pack.read_index()
     if size not in (None, index.pack_size):
         raise corrupt_pack(source, f"{size} bytes where {index.pack_size} belong", min(size, index.pack_size))
     try:
-        with _scratch(target.parent) as scratch:
-            made = scratch / ROOT
-            made.mkdir()
+        with new_recording(target, _PREFIX) as made:
             for name in layout.ALWAYS:
                 (made / name).mkdir()
             for member in index:
@@ -93,14 +89,10 @@ def unpack_from(
             (made / layout.LOCK).touch()
             progress("checking", 0, None)
             uuid, problems = check(made, force=force, source=source)
-            _sync_all(made)
-            _place(made, target)
     except OSError as error:
         problem = error.strerror or str(error)
         hint = "choose a writable directory with free space with -o"
         raise HostError(f"cannot unpack into {target}: {problem}", hint=hint) from error
-    if not store.is_recording(store.recordings_dir() / store.LATEST):
-        store.set_latest(target)
     return PackReport(target, uuid, index.count, pack.offset, pack.digest(), problems)
 
 
@@ -183,50 +175,3 @@ class _Source:
         self.offset += len(data)
         self._hash.update(data)
         return data
-
-
-@contextmanager
-def _scratch(parent: Path) -> Iterator[Path]:
-    """Give a new directory in *parent*, which is made if need be; both go again if the block fails.
-
-    Raises OSError.
-    """
-    missing = [path for path in (parent, *parent.parents) if not path.exists()]
-    parent.mkdir(parents=True, exist_ok=True)
-    try:
-        scratch = Path(tempfile.mkdtemp(prefix=".revirt-unpack-", dir=parent))
-        try:
-            yield scratch
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-    except BaseException:
-        for path in missing:
-            with suppress(OSError):
-                path.rmdir()
-        raise
-    sync(parent)
-
-
-def _sync_all(made: Path) -> None:
-    """Have the host write down everything in the directory *made*; raises OSError."""
-    for directory, _, names in os.walk(made):
-        for name in names:
-            sync(Path(directory, name))
-        sync(Path(directory))
-
-
-def _place(made: Path, target: Path) -> None:
-    """Rename the directory *made* to *target*; raises RecordingExistsError if there is something, OSError."""
-    _refuse_existing(target)
-    try:
-        # Takes the place of nothing but an empty directory, if one was made just now.
-        made.rename(target)
-    except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-            raise RecordingExistsError(target) from error
-        raise
-
-
-def _refuse_existing(target: Path) -> None:
-    if os.path.lexists(target):
-        raise RecordingExistsError(target)
