@@ -3,14 +3,22 @@
 A position is ``branches:steps``: the number of control transfers taken since the guest started, then the number of
 instructions executed since the last of them.  Between two taken branches code is a straight line, so the pair
 names one point and pairs are totally ordered.
+
+People also name points by other things, which only a recording turns into positions: see `Point`.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
+
+NANOSECONDS = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
+"""Units of time as people write them."""
 
 _TEXT = re.compile(r"(\d{1,18})(?::(\d{1,18}))?")
+_TIME = re.compile(rf"(\d{{1,9}})(?:\.(\d{{1,9}}))?({'|'.join(NANOSECONDS)})", re.ASCII)
+_NUMBERED = re.compile(r"(checkpoint|event):(\d{1,18})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,3 +41,66 @@ class Position:
         if match is None:
             raise ValueError(f"{text!r} is not a position; write BRANCHES or BRANCHES:STEPS")
         return cls(int(match[1]), int(match[2] or 0))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class GuestTime:
+    """A point by the guest's clock, ``ns`` nanoseconds after it started; prints as seconds."""
+
+    ns: int
+
+    def __str__(self) -> str:
+        seconds, rest = divmod(self.ns, 10**9)
+        return f"{seconds}.{rest:09}".rstrip("0").removesuffix(".") + "s"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CheckpointNumber:
+    """The point at which that checkpoint was taken."""
+
+    number: int
+
+    def __str__(self) -> str:
+        return f"checkpoint:{self.number}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class EventNumber:
+    """The point of that event of the log, counted from 0."""
+
+    number: int
+
+    def __str__(self) -> str:
+        return f"event:{self.number}"
+
+
+class Edge(StrEnum):
+    """Where what is recorded begins or ends."""
+
+    START = "start"
+    END = "end"
+
+
+Point = Position | GuestTime | CheckpointNumber | EventNumber | Edge
+"""A point as people name it."""
+
+
+def parse_point(text: str) -> Point:
+    """Return the point written as ``BRANCHES[:STEPS]``, a time, ``checkpoint:N``, ``event:N``, ``start`` or ``end``.
+
+    A time is a decimal number and ``ms``, ``s``, ``m``, ``h`` or ``d``.  Raises ValueError for anything else.
+    """
+    text = text.strip()
+    if text in list(Edge):
+        return Edge(text)
+    if (time := _TIME.fullmatch(text)) is not None:
+        whole, fraction, unit = int(time[1]), time[2] or "0", NANOSECONDS[time[3]]
+        return GuestTime(whole * unit + int(fraction) * unit // 10 ** len(fraction))
+    if (numbered := _NUMBERED.fullmatch(text)) is not None:
+        kind = CheckpointNumber if numbered[1] == "checkpoint" else EventNumber
+        return kind(int(numbered[2]))
+    try:
+        return Position.parse(text)
+    except ValueError:
+        known = "BRANCHES, 12.5s, checkpoint:N, event:N, start or end"
+        raise ValueError(f"{text!r} names no point of a recording; write {known}") from None
