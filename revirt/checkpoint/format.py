@@ -42,7 +42,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from revirt.errors import CorruptError
-from revirt.log.frame import CHECK_SIZE, Frame, Header, stored_limit
+from revirt.log.frame import CHECK_SIZE, Frame, Header, compress_fast, stored_limit
 
 PAGE_SIZE = 4096
 CHUNK_PAGES = 16
@@ -132,6 +132,17 @@ def decode_checkpoint_header(path: Path, data: bytes) -> CheckpointHeader:
         raise CorruptError(path, f"claims {count} pages from id {first}", offset=0)
     info = CheckpointInfo(number, branches, bool(halted), pc, guest_ns, event)
     return CheckpointHeader(info, frame, state_size, map_length, first, count)
+
+
+def encode_checkpoint(
+    info: CheckpointInfo, state: bytes, page_map: array[int], first_page: int, page_count: int
+) -> tuple[bytes, bytes]:
+    """Return header and payload of the file of the checkpoint *info*, as `Frame.encode` does; raises as it."""
+    fields = (
+        *(info.number, info.event, info.branches, info.pc, info.halted, info.guest_ns),
+        *(len(state), len(page_map), first_page, page_count),
+    )
+    return CHECKPOINT_FRAME.encode(fields, state + encode_map(page_map), compress_fast)
 
 
 def encode_map(page_map: array[int]) -> bytes:

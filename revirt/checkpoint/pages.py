@@ -193,4 +193,6 @@ def _decode_bitmap(pages: PageRange, bitmap: bytes) -> array[int] | None:
         raise CorruptError(pages.path, f"an index of other pages than the {pages.present} that it claims")
     if pages.present == pages.count:
         return None
-    return array("I", [place for place in range(pages.count) if bitmap[place >> 3] >> (place & 7) & 1])
+    # By bytes: of a header that claims a million pages, few may be there.
+    set_bytes = ((start, byte) for start, byte in zip(range(0, pages.count, 8), bitmap, strict=True) if byte)
+    return array("I", [start + bit for start, byte in set_bytes for bit in range(8) if byte >> bit & 1])

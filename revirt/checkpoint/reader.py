@@ -122,7 +122,7 @@ class CheckpointReader:
 
     def pages(self, ids: array[int]) -> Iterator[tuple[range, bytes]]:
         """Yield the contents of *ids* (ascending, none 0) by chunk: which of *ids*, their pages in a row."""
-        for file, start, mine in self._located(ids):
+        for file, start, mine in self.locate(ids):
             for first, length, contents in file.read(mine):
                 yield range(start + first, start + first + length), contents
 
@@ -142,10 +142,15 @@ class CheckpointReader:
         ids = array("Q", sorted(set(page_map) - {0}))
         (zeros,) = from_bytes("Q", self._hash_pages(ZERO_PAGE))
         hashes = {0: zeros}
-        for file, _, mine in self._located(ids):
+        for file, _, mine in self.locate(ids):
             hashes.update((page_id, file.hashes[file.place(page_id)]) for page_id in mine)
         whole = array("Q", map(hashes.__getitem__, page_map))
         return to_bytes(whole + array("Q", [zeros]) * (page_count - len(page_map)))
+
+    def page_file(self, number: int) -> PageFile:
+        """Return the file of the pages that were new in checkpoint *number*; raises CorruptError."""
+        (found,) = (each for each in self._ranges if each.number == number)
+        return self._page_file(found.path)
 
     def _files_of(self, number: int) -> list[PageRange]:
         return [
@@ -154,8 +159,11 @@ class CheckpointReader:
             if each.number == number or (number == self._first and each.number < number)
         ]
 
-    def _located(self, ids: array[int]) -> Iterator[tuple[PageFile, int, array[int]]]:
-        """Yield where *ids* (ascending, none 0) are: a file, the index of the first of them that it has, and these."""
+    def locate(self, ids: array[int]) -> Iterator[tuple[PageFile, int, array[int]]]:
+        """Yield where *ids* (ascending, none 0) are: a file, the index of the first of them that it has, and these.
+
+        Raises CorruptError if one is missing.
+        """
         ranges = self._ranges
         firsts = [each.first for each in ranges]
         start = 0

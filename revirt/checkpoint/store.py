@@ -140,21 +140,9 @@ class PageStore:
 
     def _rewrite(self, file: _Stored, needed: list[int]) -> None:
         path = self._directory / pages_name(file.number)
-        source = PageFile.open(path)
-        ids = [file.first + each for each in needed]
-        hashes = [source.hashes[source.place(page_id)] for page_id in ids]
-        new = _NewFile(path.with_name(path.name + ".tmp"))
-        try:
-            for start, length, contents in source.read(ids):
-                for index in range(length):
-                    page = memoryview(contents)[index * PAGE_SIZE : (index + 1) * PAGE_SIZE]
-                    new.add(page, hashes[start + index])
-            size = new.finish(path, (file.number, file.first, file.count), needed, file.count)
-        except BaseException:
-            new.abandon()
-            raise
+        size, offsets = copy_pages(PageFile.open(path), [file.first + each for each in needed], path)
         self.size += size - file.size
-        file.size, file.offsets = size, new.offsets
+        file.size, file.offsets = size, offsets
         file.there = array("I", needed)
         for key in [key for key in self._cache if key[0] == file.number]:
             del self._cache[key]
@@ -180,6 +168,28 @@ class PageStore:
             if len(self._cache) > _CACHED_CHUNKS:
                 self._cache.popitem(last=False)
         return raw
+
+
+def copy_pages(source: PageFile, ids: Sequence[int], path: Path) -> tuple[int, array[int]]:
+    """Write the file of pages *path*: that of *source* with no more than the pages *ids* (ascending) in it.
+
+    It takes the place of what is at *path*, also of *source* itself.  Return its size in bytes, and where its chunks
+    begin and the last ends.  Raises CorruptError if *source* is damaged or does not have them, and OSError.
+    """
+    pages = source.range
+    hashes = [source.hashes[source.place(page_id)] for page_id in ids]
+    new = _NewFile(path.with_name(path.name + ".tmp"))
+    try:
+        for start, length, contents in source.read(ids):
+            for index in range(length):
+                page = memoryview(contents)[index * PAGE_SIZE : (index + 1) * PAGE_SIZE]
+                new.add(page, hashes[start + index])
+        there = [page_id - pages.first for page_id in ids]
+        size = new.finish(path, (pages.number, pages.first, pages.count), there, pages.count)
+    except BaseException:
+        new.abandon()
+        raise
+    return size, new.offsets
 
 
 @dataclass(slots=True, eq=False)

@@ -13,7 +13,6 @@ from array import array
 from pathlib import Path
 
 from revirt.checkpoint.format import (
-    CHECKPOINT_FRAME,
     MAX_PAGES,
     MAX_STATE,
     PAGE_SIZE,
@@ -22,11 +21,11 @@ from revirt.checkpoint.format import (
     HashPages,
     checkpoint_name,
     core_hash_pages,
-    encode_map,
+    encode_checkpoint,
     from_bytes,
 )
 from revirt.checkpoint.store import PageStore
-from revirt.log.frame import compress_fast, write_whole
+from revirt.log.frame import write_whole
 
 # A bound on memory (some 25 MB), not a rule of the format: past it, equal pages may be stored again.
 _KNOWN_LIMIT = 1 << 18
@@ -113,12 +112,7 @@ class CheckpointWriter:
         info = self._info
         assert info is not None
         first, count = self._store.commit()
-        fields = (
-            *(info.number, info.event, info.branches, info.pc, info.halted, info.guest_ns),
-            *(len(self._state), len(self._map), first, count),
-        )
-        raw = self._state + encode_map(self._map)
-        parts = CHECKPOINT_FRAME.encode(fields, raw, compress_fast)
+        parts = encode_checkpoint(info, self._state, self._map, first, count)
         self._sizes[info.number] = write_whole(self._checkpoints / checkpoint_name(info.number), *parts)
         self.count += 1
         self._info, self._state = None, b""

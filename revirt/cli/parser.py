@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import revirt
 from revirt.errors import UsageError
-from revirt.position import Position
+from revirt.position import NANOSECONDS, Point, Position, parse_point
 from revirt.render import Format
 
 _EPILOG = """\
@@ -55,13 +55,11 @@ def make_parser() -> Parser:
     _add_contents(commands)
     _add_key(commands)
     _add_pack(commands)
+    _add_cut(commands)
     return parser
 
 
 Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
-
-
-_NANOSECONDS = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
 
 
 def _command(
@@ -263,6 +261,18 @@ def _add_pack(commands: Commands[Parser]) -> None:
     _add_json(unpack)
 
 
+def _add_cut(commands: Commands[Parser]) -> None:
+    cut = _command(commands, "cut", "cut", "Make a smaller recording of a stretch of one")
+    _add_recording(cut)
+    known = "BRANCHES, a time of the guest as 12.5s, checkpoint:N, event:N, start or end"
+    cut.add_argument("first", metavar="FROM", type=_point, help=known)
+    cut.add_argument("last", metavar="TO", type=_point, help="likewise")
+    cut.add_argument(
+        "-o", dest="output", type=Path, metavar="NEW", required=True, help="make it this new directory"
+    )
+    _add_json(cut)
+
+
 def _add_recording(parser: Parser) -> None:
     parser.add_argument(
         "recording", metavar="DIR", nargs="?", default="latest", help="a directory or name (default: latest)"
@@ -294,6 +304,13 @@ def _position(text: str) -> Position:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def _point(text: str) -> Point:
+    try:
+        return parse_point(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _boundary(text: str) -> Position:
     position = _position(text)
     if position.steps:
@@ -306,7 +323,7 @@ def _duration(text: str) -> int:
     match = re.fullmatch(r"(\d{1,9})(ms|s|m|h|d)?", text, re.ASCII)
     if match is None or int(match[1]) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time; write 90s, 10m, 2h or 1d")
-    return int(match[1]) * _NANOSECONDS[match[2] or "s"]
+    return int(match[1]) * NANOSECONDS[match[2] or "s"]
 
 
 def _natural(text: str) -> int:

@@ -83,15 +83,17 @@ def recording_rows(paths: Iterable[Path]) -> Iterator[RecordingRow]:
 def recording_facts(recording: Recording) -> dict[str, Any]:
     """Return what there is to know about *recording* as a whole; sizes in bytes.
 
-    ``branches`` and ``guest_seconds`` of a recording that was interrupted are those of its last event and its
-    last checkpoint.
+    Where the manifest does not tell them, as that of a recording that was interrupted, ``branches`` are those of the
+    last event, and ``guest_seconds`` those of the last checkpoint.
     """
     manifest = recording.manifest
     end = manifest.end or {}
     # Numbers from a manifest are whatever somebody wrote there.
     branches, guest_ns, exit_code = (_integer(end, key) for key in ("branches", "guest_ns", "exit_code"))
     if branches is None or guest_ns is None:
-        branches, guest_ns = _last_seen(recording)
+        last_branches, last_ns = _last_seen(recording)
+        branches = last_branches if branches is None else branches
+        guest_ns = last_ns if guest_ns is None else guest_ns
     return {
         "path": recording.path,
         "state": recording.state,
@@ -106,6 +108,7 @@ def recording_facts(recording: Recording) -> dict[str, Any]:
         "checkpoint_bytes": recording.checkpoint_bytes,
         "ring": manifest.ring,
         "kept": manifest.kept,
+        "origins": manifest.origins,
         "reason": end.get("reason"),
         "exit_code": exit_code,
         "machine": manifest.machine,

@@ -81,6 +81,7 @@ def _in_words(facts: dict[str, Any]) -> dict[str, Any]:
         "events": f"{grouped(facts['events'])}, {size(facts['log_bytes'])} of log",
         "checkpoints": checkpoints,
         **_ring_in_words(facts),
+        **_origin_in_words(facts),
         "machine": _listed({name: value for name, value in facts["machine"].items() if name != "cpuid"}),
         "versions": _listed(facts["versions"]),
         "command": " ".join(facts["command"]),
@@ -98,8 +99,20 @@ def _ring_in_words(facts: dict[str, Any]) -> dict[str, Any]:
         limits.append(size(ring["size"]))
     if ring.get("keep_ns") is not None:
         limits.append(f"{duration(ring['keep_ns'])} of guest time")
-    begins = f"{grouped(kept['branches'])}:0, checkpoint {kept['checkpoint']}"
-    return {"keeps": " and ".join(limits), "begins": begins}
+    return {"keeps": " and ".join(limits), "begins": _beginning_in_words(kept)}
+
+
+def _origin_in_words(facts: dict[str, Any]) -> dict[str, Any]:
+    """What a recording was cut out of, and where it begins."""
+    if not facts["origins"]:
+        return {}
+    origin = facts["origins"][-1]
+    cut_from = f"{origin['uuid']}, from {origin['from']} to {origin['to']}"
+    return {"cut from": cut_from, "begins": _beginning_in_words(facts["kept"])}
+
+
+def _beginning_in_words(kept: dict[str, int]) -> str:
+    return f"{grouped(kept['branches'])}:0, checkpoint {kept['checkpoint']}"
 
 
 def _listed(values: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,17 +86,24 @@ class LogReader:
         """Bytes of the log on disk."""
         return sum(each.size for each in self.segments)
 
-    def events(self, after: int = 0) -> Iterator[Event]:
-        """Yield the events from ordinal *after* on, reading a segment at a time and none that is not needed.
+    def parts(self, after: int = 0) -> Iterator[tuple[Segment, list[Event]]]:
+        """Yield the segments from the one with ordinal *after* on, each with all of its events, as they are asked for.
 
         Raises CorruptError when it comes to a segment that is damaged.
         """
         # Looked up, not walked to: an audit asks for the events of every checkpoint.
         start = bisect_right(self.segments, after, key=lambda each: each.ordinal + each.count)
-        for position in range(start, len(self.segments)):
-            known = self.segments[position]
+        for known in islice(self.segments, start, None):
             found, events = segment.read(known.path)
             # The last segment may have grown since.
             if found.ordinal != known.ordinal or found.count < known.count:
                 raise CorruptError(known.path, "changed while it was being read", offset=0)
-            yield from events[max(after - known.ordinal, 0) : known.count]
+            yield known, events[: known.count]
+
+    def events(self, after: int = 0) -> Iterator[Event]:
+        """Yield the events from ordinal *after* on, reading a segment at a time and none that is not needed.
+
+        Raises CorruptError when it comes to a segment that is damaged.
+        """
+        for known, events in self.parts(after):
+            yield from events[max(after - known.ordinal, 0) :]

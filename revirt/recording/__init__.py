@@ -15,6 +15,7 @@ States, as a reader sees them:
 """
 
 from revirt.checkpoint import CheckpointInfo, LoadedCheckpoint
+from revirt.recording.cutting import CutReport, cut
 from revirt.recording.manifest import FORMAT_VERSION, Manifest, RecordingState
 from revirt.recording.packing import PackReport, pack, pack_to
 from revirt.recording.proving import prove
@@ -42,6 +43,7 @@ __all__ = [
     "FORMAT_VERSION",
     "CheckpointInfo",
     "CheckpointStats",
+    "CutReport",
     "Finding",
     "KindStats",
     "LoadedCheckpoint",
@@ -59,6 +61,7 @@ __all__ = [
     "Verdict",
     "Verification",
     "checkpoint_stats",
+    "cut",
     "disk_usage",
     "is_recording",
     "latest",

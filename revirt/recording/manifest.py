@@ -12,6 +12,8 @@
     ring       what a circular recording keeps: ``size`` in bytes, ``keep_ns`` of guest time; None: everything
     kept       where what is kept begins: ``segment``, ``event``, ``checkpoint``, ``branches``, ``guest_ns``
     end        how it ended, None before: ``events`` and ``checkpoints`` count what is in it
+    origins    of a recording that was cut out of another what that was, before it what that was cut out of, and so on:
+               the ``uuid``, and from where to where, as it was asked for (``from``, ``to``); empty if it is no cut
     check      BLAKE2b-128, in hex, of everything else as JSON with sorted keys and no spaces
 
 Only state, kept and end change after it was first written.  What is inside guest, machine, versions and end is up to
@@ -39,6 +41,8 @@ SIZE_LIMIT = 4 << 20
 """Most bytes that a manifest may have."""
 NESTING_LIMIT = 32
 """Most levels of objects and lists in it: whoever walks over one need not mind the interpreter's stack."""
+CUT = "cut"
+"""The reason why a recording ends that was cut out of another, and ends before that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,14 @@ class Manifest:
     ring: dict[str, Any] | None = None
     kept: dict[str, int] = field(default_factory=lambda: asdict(Kept()))
     end: dict[str, Any] | None = None
+    origins: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def cut_at(self) -> int | None:
+        """The branch count up to which all of the recording it was cut out of is here, None if it was not cut there."""
+        branches = (self.end or {}).get("branches")
+        is_cut = bool(self.origins) and (self.end or {}).get("reason") == CUT
+        return branches if is_cut and type(branches) is int and 0 <= branches < 1 << 63 else None
 
     @property
     def start(self) -> Kept:
@@ -152,6 +164,8 @@ class Manifest:
             raise CorruptError(path, "kept holds something that is not a count")
         if self.end is not None and type(self.end) is not dict:
             raise CorruptError(path, "end is neither an object nor null")
+        if type(self.origins) is not list or not all(map(_is_origin, self.origins)):
+            raise CorruptError(path, "origins are not places in recordings")
         if type(self.command) is not list:
             raise CorruptError(path, "command is not a list")
         if not all(type(text) is str for text in (*self.command, *self.versions.values())):
@@ -172,6 +186,12 @@ def _is_ring(value: object) -> bool:
 
 def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value < 1 << 64
+
+
+def _is_origin(value: object) -> bool:
+    if type(value) is not dict or value.keys() != {"uuid", "from", "to"}:
+        return False
+    return all(type(each) is str for each in value.values())
 
 
 def _check(plain: dict[str, Any]) -> str:

@@ -96,6 +96,12 @@ class Recording:
         return self._log.end
 
     @property
+    def end_branches(self) -> int:
+        """The branch count up to which it tells what happened: that of the last event, or of where it was cut."""
+        last = self.segments[-1].last_branches if self.segments else 0
+        return max(last, self.manifest.cut_at or 0)
+
+    @property
     def segments(self) -> list[Segment]:
         """The segments of the log, in order: what their headers say."""
         return self._log.segments

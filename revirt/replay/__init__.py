@@ -6,10 +6,12 @@ run          a whole replay, and the report of it
 divergence   where and in what a replay that differs differs
 counting     instruction counts of events, by a replay that counts
 auditor      what of a recording a replay confirms
+points       the places in a recording that people name
 """
 
 from revirt.replay.auditor import AuditReport, Verdict, audit
 from revirt.replay.counting import count_instructions, total_instructions
+from revirt.replay.points import branches_at, checkpoint_before
 from revirt.replay.run import Divergence, ReplayReport, replay
 from revirt.replay.session import ReplaySession
 
@@ -20,6 +22,8 @@ __all__ = [
     "ReplaySession",
     "Verdict",
     "audit",
+    "branches_at",
+    "checkpoint_before",
     "count_instructions",
     "replay",
     "total_instructions",

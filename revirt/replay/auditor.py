@@ -191,6 +191,11 @@ def _report(
 
 def _contradictions(recording: Recording, came_to: ReplayReport, confirmed: Confirmed) -> Iterator[Finding]:
     """Yield what the manifest says of the end that is not so."""
+    cut_at = recording.manifest.cut_at
+    # What happens at the last branch itself may take the guest to the next.
+    if cut_at is not None and came_to.exact and came_to.branches > cut_at + 1:
+        problem = f"says that it was cut at {cut_at} branches where the replay came to {came_to.branches}"
+        yield Finding(recording.path / NAME, None, problem)
     if not confirmed.events[Kind.END]:
         return
     ended = came_to.ended
@@ -224,8 +229,13 @@ def _gaps(
     if next_event < end:
         yield Gap(next_event, end - next_event, _why_not_to_the_end(came_to))
     elif not confirmed.events[Kind.END]:
-        state = "is still being recorded" if recording.state is RecordingState.RECORDING else "was cut short"
-        yield Gap(end, None, f"the log has no END: the recording {state}")
+        yield Gap(end, None, f"the log has no END: the recording {_why_no_end(recording)}")
+
+
+def _why_no_end(recording: Recording) -> str:
+    if recording.manifest.cut_at is not None:
+        return "was cut out of another, which went on"
+    return "is still being recorded" if recording.state is RecordingState.RECORDING else "was cut short"
 
 
 def _why_not_to_the_end(came_to: ReplayReport | None) -> str:

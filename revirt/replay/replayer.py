@@ -22,6 +22,7 @@ from revirt.machine.machine import Digest, Machine
 from revirt.position import Position
 
 LOG_ENDS = "the log ends here"
+CUT_ENDS = "the cut ends here"
 _ARRIVALS = (Kind.CLOCK, Kind.RATE, Kind.RECEIVED)
 _AFTER_OUTPUT = (Kind.RECEIVED, Kind.DIGEST, Kind.END)
 """Kinds before which the recorder writes down the output that is pending."""
@@ -41,9 +42,10 @@ class Place:
 class Replayer:
     """Implements `Inputs` by reading a log; ``open_events(n)`` yields its events from ordinal *n* on.
 
-    The machine halts at *until*, if given; *output* gets what the guest sends, *on_event* every event that came again,
-    and *pace* is called whenever the machine stands still.  ``next_event`` is the ordinal of the event to come,
-    ``last`` the latest one passed, ``digests_checked`` counts comparisons.
+    The machine halts at *until*, if given, and at the end of the log; where nothing more is known to happen up to the
+    branch count *quiet_until*, there.  *output* gets what the guest sends, *on_event* every event that came again, and
+    *pace* is called whenever the machine stands still.  ``next_event`` is the ordinal of the event to come, ``last``
+    the latest one passed, ``digests_checked`` counts comparisons.
     """
 
     def __init__(
@@ -52,12 +54,15 @@ class Replayer:
         first: int,
         *,
         until: Position | None = None,
+        quiet_until: int | None = None,
         output: Callable[[bytes], None] | None = None,
         on_event: Callable[[Event], None] | None = None,
         pace: Callable[[], None] | None = None,
     ) -> None:
         self._open_events = open_events
         self._until = until.branches if until is not None else _NEVER
+        self._quiet_until = quiet_until if quiet_until is not None else -1
+        self._end = LOG_ENDS if quiet_until is None else CUT_ENDS
         self._output = output
         self._on_event = on_event
         self._pace = pace
@@ -144,10 +149,11 @@ class Replayer:
         """Return the branch count of the next event, or where it will be known to be missing."""
         event = self._next
         if event is None:
-            return branches + 1
-        where = event.branches + (0 if self._is_on_branch(event) else 1)
-        if where <= branches:
-            raise self._missing(event)
+            where = max(self._quiet_until, branches + 1)
+        else:
+            where = event.branches + (0 if self._is_on_branch(event) else 1)
+            if where <= branches:
+                raise self._missing(event)
         return min(where, self._until) if self._until > branches else where
 
     def arrivals(self, moment: Moment) -> Sequence[Arrival]:
@@ -168,8 +174,8 @@ class Replayer:
             return arrivals
         if moment.branches >= self._until:
             return (Halt("reached the position asked for"),)
-        if self._next is None:
-            return (Halt(LOG_ENDS),)
+        if self._next is None and moment.branches >= self._quiet_until:
+            return (Halt(self._end),)
         return ()
 
     def idle(self, moment: Moment, wake_ns: int | None) -> Sequence[Arrival]:
@@ -208,9 +214,9 @@ class Replayer:
 
     def _compare_line(self) -> None:
         event, core = self._next, self.machine.core
-        if event is None:  # a log that was cut short: what follows it was not recorded
-            self._line.clear()
-        elif event.kind == Kind.TRANSMITTED:
+        if event is None and core.branches > self._quiet_until:
+            self._line.clear()  # behind the end of a log that has no END: nobody knows what was recorded
+        elif event is not None and event.kind == Kind.TRANSMITTED:
             self._compare_output(event, core.branches, core.pc)
         else:
             raise self._unexpected(self.machine.moment(), f"output {bytes(self._line)!r}")

@@ -15,7 +15,7 @@ from revirt.position import Position
 from revirt.recording import Recording
 from revirt.render import Progress
 from revirt.replay.divergence import locate_divergence
-from revirt.replay.session import ReplaySession, audit_passed
+from revirt.replay.session import ReplaySession, audit_passed, how_lost
 
 PROGRESS_SECONDS = 0.1
 
@@ -170,7 +170,7 @@ def _check_order(recording: Recording, checkpoint: int | None, until: Position |
     oldest = infos[0]
     if until.branches < oldest.branches:
         raise UsageError(
-            f"position {until} of {recording.path.name} was evicted",
+            f"position {until} of {recording.path.name} {how_lost(recording)}",
             hint=f"the oldest left is {oldest.branches}:0, at checkpoint {oldest.number}",
         )
     first = next((info for info in infos if info.number == checkpoint), None)

@@ -47,7 +47,13 @@ class ReplaySession:
         self.recording = recording
         self.info = find_checkpoint(recording, checkpoint)
         self.replayer = Replayer(
-            recording.events, self.info.event + 1, until=until, output=output, on_event=on_event, pace=pace
+            recording.events,
+            self.info.event + 1,
+            until=until,
+            quiet_until=recording.manifest.cut_at,
+            output=output,
+            on_event=on_event,
+            pace=pace,
         )
         self.machine = Machine(
             config,
@@ -64,11 +70,11 @@ class ReplaySession:
         Raises DivergenceError at the first difference.
         """
         stop = self.machine.run(until)
-        if stop.ended is not None and stop.halted is None and not self.replayer.is_exhausted:
+        if stop.ended is not None and stop.halted is None:
             raise DivergenceError(
                 self.machine.moment().position,
                 "guest",
-                expected="more events",
+                expected="that it went on",
                 found=f"its end: {stop.ended.reason}",
             )
         return stop
@@ -146,13 +152,18 @@ def find_checkpoint(recording: Recording, number: int | None) -> CheckpointInfo:
     if number < checkpoints[0].number:
         oldest = checkpoints[0]
         raise UsageError(
-            f"checkpoint {number} of {recording.path.name} was evicted",
+            f"checkpoint {number} of {recording.path.name} {how_lost(recording)}",
             hint=f"the oldest left is {oldest.number}, at {oldest.branches}:0",
         )
     raise UsageError(
         f"{recording.path.name} has no checkpoint {number}",
         hint=f"it has {checkpoints[0].number} to {checkpoints[-1].number}",
     )
+
+
+def how_lost(recording: Recording) -> str:
+    """Return what became of what stood before the oldest checkpoint of *recording*, as the end of a sentence."""
+    return "was cut off" if recording.manifest.origins else "was evicted"
 
 
 def _check_unicorn(recording: Recording) -> None:

@@ -17,7 +17,7 @@ from revirt.render import Format
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
     *("demo", "guest", "record", "replay", "audit", "ls", "info", "stats", "du"),
-    *("events", "console", "verify", "repair", "mv", "rm", "key"),
+    *("events", "console", "verify", "repair", "mv", "rm", "key", "cut"),
 ]
 
 
@@ -76,6 +76,7 @@ def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) 
         "console",
         "key new x",
         "key show x",
+        "cut 1 2 -o x",
     ],
 )
 def test_every_command_has_its_function(line: str) -> None:
@@ -91,6 +92,17 @@ def test_a_recording_is_the_latest_unless_named() -> None:
 
     assert parser.parse_args(["replay"]).recording == "latest"
     assert parser.parse_args(["info", "a"]).recording == "a"
+
+
+def test_points_to_cut_at_may_come_with_a_name_or_without() -> None:
+    parser = make_parser()
+
+    without, named = (
+        parser.parse_args(["cut", *words, "-o", "x"]) for words in (["1", "2s"], ["3", "4", "end"])
+    )
+
+    assert (without.recording, str(without.first), str(without.last)) == ("latest", "1:0", "2s")
+    assert (named.recording, str(named.first), str(named.last)) == ("3", "4:0", "end")
 
 
 def test_kinds_add_up() -> None:
