@@ -111,7 +111,7 @@ def test_a_golden_recording_can_be_packed_and_unpacked(
     facts(capsys, "pack", str(recording), "-o", str(packed))
     facts(capsys, "unpack", str(packed), "-o", str(again))
 
-    assert facts(capsys, "verify", str(again)) == []
+    assert facts(capsys, "verify", str(again))["findings"] == []
     assert Recording.open(again).manifest.uuid == entry["uuid"]
 
 

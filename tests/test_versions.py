@@ -30,8 +30,14 @@ from revirt.machine.uart import UartState
 from revirt.monitor.session import RecordOptions, record
 from revirt.recording import FORMAT_VERSION, Manifest, pack, pack_format
 from revirt.recording.manifest import NAME
+from revirt.seal import leaves
 
-FRAMES = {"log": segment.FRAME, "checkpoints": CHECKPOINT_FRAME, "pages": PAGES_FRAME}
+FRAMES = {
+    "log": segment.FRAME,
+    "checkpoints": CHECKPOINT_FRAME,
+    "pages": PAGES_FRAME,
+    "seal": leaves.FRAME,
+}
 """Every kind of binary file in a recording, by the directory that it is in."""
 
 READING = ("info", "events", "console", "stats", "stats --checkpoints", "verify", "replay -q", "audit")
@@ -186,6 +192,22 @@ def test_an_interrupted_recording_with_a_newer_segment_is_not_repaired(
     assert_refused(["repair", str(copy)], message, capsys)
 
     assert sorted(copy.rglob("*")) == before
+
+
+def test_newer_leaves_of_a_seal_are_refused_by_every_command_that_needs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["key", "new", "key"]) == 0
+    assert main(["record", "vuln", "--batch", "--clock", "virtual", "--sign", "key", "-o", "sealed"]) == 0
+    file = max(Path("sealed/seal").glob("*.leaves"))
+    version = raise_frame(file)
+
+    message = f"{file} has format version {version}; this revirt reads up to {leaves.FRAME.version}"
+    for words in (["verify"], ["verify", "--key", "key.pub"], ["audit"], ["prove", "3"], ["pack"]):
+        assert_refused([words[0], "sealed", *words[1:]], message, capsys)
+    # What is not proven by them is read as before.
+    assert main(["replay", "sealed", "-q"]) == 0
 
 
 # -- states of the machine's parts ---------------------------------------------------------------------------------
