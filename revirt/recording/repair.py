@@ -48,6 +48,11 @@ class Repair:
     lost: list[Lost]
 
 
+def was_repaired(contents: Manifest) -> bool:
+    """Return whether *contents* are of a recording that `repair` completed, as far as they say so."""
+    return contents.state == RecordingState.COMPLETE and (contents.end or {}).get("reason") == REASON
+
+
 def repair(path: Path) -> Repair:
     """Turn the interrupted recording in *path* into a complete one.
 

@@ -14,7 +14,7 @@ from revirt.recording.manifest import Manifest
 from revirt.seal import keys, leaves
 from revirt.seal.dsse import ENVELOPE_LIMIT
 from revirt.seal.epochs import Batch, verify_certificates
-from revirt.seal.heads import End, Evicted, Head, SignedHead, open_end, open_head
+from revirt.seal.heads import End, Evicted, Head, SignedEnd, SignedHead, open_end, open_head
 from revirt.seal.keys import PublicKey
 from revirt.seal.leaves import LeafFile
 from revirt.seal.merkle import HistoryTree
@@ -27,7 +27,8 @@ class Seal:
     """A seal whose signatures hold; made by `open`.
 
     ``heads`` are the last ones of all epochs, none missing, from the oldest that is kept on; ``certificates`` as
-    `revirt.seal.epochs.verify_certificates` takes them, ``batches`` as it returns them.
+    `revirt.seal.epochs.verify_certificates` takes them, ``batches`` as it returns them.  ``start`` is the segment that
+    the recording begins with.
     """
 
     directory: Path
@@ -36,6 +37,7 @@ class Seal:
     batches: tuple[Batch, ...]
     heads: tuple[SignedHead, ...]
     end: End | None
+    start: int
 
     @classmethod
     def open(cls, path: Path, contents: Manifest, key: PublicKey | None = None) -> Seal:
@@ -54,10 +56,20 @@ class Seal:
             batches = verify_certificates(certificates, signer, contents.uuid)
         except SealError as error:
             raise CorruptError(directory, str(error)) from error
-        heads = _heads(directory, numbers["head"], batches)
+        # Before the heads, which a recorder may still be writing: behind an end none follows.
         has_end = (directory / layout.SEAL_END).exists()
         end = _open(directory / layout.SEAL_END, open_end, batches) if has_end else None
-        return cls(directory, signer, certificates, batches, heads, end)
+        heads = _heads(directory, _numbers(directory)["head"], batches)
+        if end is not None:
+            _check_end(directory / layout.SEAL_END, end, heads[-1])
+        # A recorder may have died with the receipt written and nothing evicted yet.
+        evicted = heads[-1].head.evicted
+        start = evicted.segment if evicted is not None else 0
+        if end is None:
+            start = min(start, contents.start.segment)
+        return cls(
+            directory, signer, certificates, batches, heads, end.end if end is not None else None, start
+        )
 
     @property
     def head(self) -> Head:
@@ -77,7 +89,7 @@ class Seal:
     def leaf_files(self) -> Iterator[LeafFile]:
         """Yield the files of leaves that are kept, in order; raises CorruptError, also if one is missing."""
         numbers = _numbers(self.directory)["leaves"]
-        for segment in _from(numbers, self.evicted.segment, self.leaves_path):
+        for segment in _from(numbers, self.start, self.leaves_path):
             yield self.read_leaves(segment)
 
     def read_leaves(self, segment: int) -> LeafFile:
@@ -91,9 +103,10 @@ class Seal:
         """
         tree: HistoryTree | None = None
         for file in self.leaf_files():
-            if tree is None and file.first == self.evicted.leaf:
+            if tree is None:
                 tree = HistoryTree.resume(file.first, file.subtrees)
-            if tree is None or file.first != tree.size or tuple(tree.subtrees(file.first)) != file.subtrees:
+            is_behind = file.first == tree.size and tuple(tree.subtrees(file.first)) == file.subtrees
+            if not is_behind or (file.segment == self.evicted.segment and file.first != self.evicted.leaf):
                 problem = "does not begin where the leaves before it end"
                 raise CorruptError(self.leaves_path(file.segment), problem, offset=0)
             for leaf in file.leaves:
@@ -101,12 +114,13 @@ class Seal:
         return self._compared(tree or HistoryTree())
 
     def _compared(self, tree: HistoryTree) -> HistoryTree:
-        before = self.evicted.leaf
+        before = 0
         for epoch, head in ((each.epoch, each.head) for each in self.heads):
             path = self.directory / layout.head_name(epoch)
             if not before <= head.leaves <= tree.size:
                 raise CorruptError(path, f"is about {head.leaves} leaves where {before} to {tree.size} are")
-            if tree.root(head.leaves) != head.root:
+            # Of what was evicted, the oldest head only tells that it is over.
+            if head.leaves >= tree.first and tree.root(head.leaves) != head.root:
                 problem = f"leaves from number {before} to {head.leaves} are not what it was signed over"
                 raise CorruptError(path, problem)
             before = head.leaves
@@ -157,7 +171,22 @@ def _heads(directory: Path, numbers: list[int], batches: tuple[Batch, ...]) -> t
     if first > numbers[-1]:
         raise CorruptError(directory / layout.head_name(first), "missing")
     kept = _from(numbers, first, lambda number: directory / layout.head_name(number))
-    return (*(_head(directory, number, batches) for number in kept[:-1]), last)
+    heads = (*(_head(directory, number, batches) for number in kept[:-1]), last)
+    for signed in heads[:-1]:
+        if not signed.head.final:
+            raise CorruptError(
+                directory / layout.head_name(signed.epoch), "is not the last head of its epoch"
+            )
+    if first and last.head.evicted and heads[0].head.leaves > last.head.evicted.leaf:
+        path = directory / layout.head_name(first - 1)
+        raise CorruptError(path, f"missing: that of epoch {first} is about something that is kept")
+    return heads
+
+
+def _check_end(path: Path, end: SignedEnd, last: SignedHead) -> None:
+    said, head = end.end, last.head
+    if (end.epoch, said.leaves, said.root, True) != (last.epoch, head.leaves, head.root, head.final):
+        raise CorruptError(path, "is not about the last head")
 
 
 def _head(directory: Path, number: int, batches: tuple[Batch, ...]) -> SignedHead:

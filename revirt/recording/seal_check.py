@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from revirt.checkpoint import LoadedCheckpoint
+from revirt.checkpoint import CheckpointInfo, LoadedCheckpoint
 from revirt.checkpoint.format import checkpoint_name, to_bytes
 from revirt.errors import CorruptError
 from revirt.log.events import Event
 from revirt.log.rows import rows_of
 from revirt.log.segment import Segment
 from revirt.recording import layout
-from revirt.recording.manifest import NAME, Manifest, RecordingState
-from revirt.recording.repair import REASON
+from revirt.recording.manifest import NAME, Kept, Manifest, RecordingState
+from revirt.recording.repair import was_repaired
 from revirt.recording.seal import Seal
 from revirt.seal.blocks import event_root
 from revirt.seal.leaves import Leaf, LeafKind, checkpoint_digest
@@ -38,12 +38,18 @@ class SealCheck:
         self._seal = seal
         self._tree = seal.tree()
         self._segments = 0
+        self._last: Path | None = None
         self._checkpoints: dict[int, Leaf] = {}
+        self._start: tuple[int, int, int] | None = None
         for file in seal.leaf_files():
             self._segments = file.segment + 1
             for leaf in file.leaves[: max(0, seal.head.leaves - file.first)]:
                 if leaf.kind == LeafKind.CHECKPOINT:
                     self._checkpoints[leaf.number] = leaf
+                    self._start = self._start or (file.segment, leaf.detail - 1, leaf.number)
+        self._kept: Kept | None = None
+        self._keep_ns: int | None = None
+        self._newest: CheckpointInfo | None = None
         self._memory = MemoryTree(page_count)
         self._page_map = array("Q", bytes(8 * page_count))
 
@@ -52,34 +58,48 @@ class SealCheck:
         path, seal = self._path / NAME, self._seal
         if any(signed.head.subject != contents.subject for signed in seal.heads):
             raise CorruptError(path, "is not the manifest that was sealed")
-        start, evicted = contents.start, seal.evicted
+        if contents.ring is None and seal.head.evicted is not None:
+            raise CorruptError(path, "is of a recording that keeps everything; the seal has a receipt")
+        if contents.ring is not None and contents.ring["size"] is None:
+            self._keep_ns = contents.ring["keep_ns"]
+        self._check_start(path, contents.start)
+        if contents.state == RecordingState.RECORDING:
+            # The recorder may have died with the end sealed and the manifest not written any more.
+            if contents.end is not None:
+                raise CorruptError(path, "says how it ended, but not that it did")
+        elif was_repaired(contents):
+            pass
+        elif seal.end is None:
+            if contents.state == RecordingState.COMPLETE:
+                raise CorruptError(path, "is complete; the seal does not say so")
+        elif (contents.state, contents.end) != (seal.end.state, seal.end.end):
+            raise CorruptError(path, "does not end as the seal says")
+
+    def _check_start(self, path: Path, start: Kept) -> None:
+        evicted = self._seal.evicted
         begins = (start.segment, start.event, start.checkpoint, start.branches, start.guest_ns)
         sealed = (evicted.segment, evicted.event, evicted.checkpoint, evicted.branches, evicted.guest_ns)
-        # A recorder may have died with the receipt written and nothing evicted yet.
-        if begins != sealed and (seal.end is not None or start.segment >= evicted.segment):
-            raise CorruptError(
-                path,
-                f"begins with event {start.event}; the receipt is for what was before event {evicted.event}",
-            )
-        if seal.end is None:
-            was_repaired = (contents.end or {}).get("reason") == REASON
-            if contents.state == RecordingState.COMPLETE and not was_repaired:
-                raise CorruptError(path, "is complete; the seal does not say so")
+        if begins == sealed:
             return
-        if (seal.end.leaves, seal.end.root) != (seal.head.leaves, seal.head.root):
-            raise CorruptError(seal.directory / layout.SEAL_END, "is not about the last head")
-        # Likewise, with the end sealed and the manifest not written any more.
-        is_written = contents.state != RecordingState.RECORDING
-        if is_written and (contents.state, contents.end) != (seal.end.state, seal.end.end):
-            raise CorruptError(path, "does not end as the seal says")
+        # A recorder may have died with the receipt written and nothing evicted yet.
+        if self._seal.start < evicted.segment and begins[:3] == self._start:
+            self._kept = start if start != Kept() else None
+            return
+        raise CorruptError(
+            path, f"begins with event {start.event}; the receipt is for what was before event {evicted.event}"
+        )
 
     def pass_segment(self, found: Segment, events: Sequence[Event]) -> None:
         """Compare the *events* of the segment *found* with its leaves."""
-        if not self._seal.evicted.segment <= found.index < self._segments:
-            self.unsealed += found.count
-            return
-        self.unsealed += found.count
-        for leaf in self._sealed_leaves(found.index):
+        before, self._last = self._last, found.path
+        if self.unsealed and before is not None:
+            # A recorder signs a head before it goes on.
+            raise CorruptError(
+                before, f"has {self.unsealed} events that were not sealed, and is not the last"
+            )
+        is_sealed = self._seal.start <= found.index < self._segments
+        sealed = self._sealed_leaves(found.index) if is_sealed else []
+        for leaf in sealed:
             start = leaf.number - found.ordinal
             piece = events[start : start + leaf.detail] if start >= 0 else ()
             end = leaf.number + leaf.detail
@@ -87,27 +107,33 @@ class SealCheck:
                 raise CorruptError(
                     found.path, f"has not the events from number {leaf.number} to {end} that were sealed"
                 )
-            self.unsealed -= leaf.detail
             if event_root(rows_of(piece)) != leaf.digest:
                 raise CorruptError(
                     found.path,
                     f"its events from number {leaf.number} to {end} are not those that were sealed",
                 )
+        self.unsealed += found.count - sum(leaf.detail for leaf in sealed)
 
     def pass_checkpoint(self, path: Path, loaded: LoadedCheckpoint) -> None:
         """Compare the checkpoint *loaded*, from the file *path*, and all of its memory with its leaf."""
         info = loaded.info
-        if info.number < self._seal.evicted.checkpoint:
-            return  # as with segments: the recorder died with the receipt written and this not evicted yet
         leaf = self._checkpoints.get(info.number)
         if leaf is None:
             if info.event < self._seal.head.events or self._seal.end is not None:
                 raise CorruptError(path, "was not sealed")
             return
+        self._newest = info
         self._update_memory(path, loaded)
         place = (info.event, info.branches, info.pc, info.guest_ns, info.halted)
         if checkpoint_digest(*place, loaded.state, self._memory.root()) != leaf.digest:
             raise CorruptError(path, "its place, its state or its memory is not what was sealed")
+        kept = self._kept
+        if (
+            kept is not None
+            and kept.checkpoint == info.number
+            and (kept.branches, kept.guest_ns) != (info.branches, info.guest_ns)
+        ):
+            raise CorruptError(self._path / NAME, f"does not begin where checkpoint {info.number} stands")
 
     def finish(self, event_end: int) -> None:
         """Look for what is missing behind everything, or too much, when the log ends before number *event_end*."""
@@ -116,6 +142,7 @@ class SealCheck:
             raise CorruptError(
                 log, f"ends before event {event_end}; events were sealed up to {self._seal.head.events}"
             )
+        self._check_age()
         if self._seal.end is not None and self.unsealed:
             raise CorruptError(log, f"has {self.unsealed} events that were not sealed")
         for number, leaf in self._checkpoints.items():
@@ -123,6 +150,16 @@ class SealCheck:
             # One whose event was not written any more is not part of the recording.
             if leaf.detail < event_end and not path.exists():
                 raise CorruptError(path, "missing")
+
+    def _check_age(self) -> None:
+        """Compare the receipt with the guest's time, where that alone says what is kept."""
+        evicted, newest = self._seal.head.evicted, self._newest
+        if evicted is None or self._keep_ns is None or newest is None:
+            return
+        # A repair may have put aside the checkpoint that made the ring turn.
+        if newest.number == max(self._checkpoints) and evicted.guest_ns + self._keep_ns > newest.guest_ns:
+            path = self._seal.directory / layout.head_name(self._seal.heads[-1].epoch)
+            raise CorruptError(path, "its receipt is for some of what the recording has to keep")
 
     def _sealed_leaves(self, segment: int) -> list[Leaf]:
         """Return the leaves of events of *segment* that a head is about."""

@@ -10,7 +10,7 @@
 
 Rules:
 - What is sealed is on disk before its leaf, the leaf before the head: a recorder may die between any two.
-- No key is destroyed before its epoch has a head.
+- No key is destroyed before its epoch has a head, and that says that it is the last.
 - The head that is the receipt of an eviction is there before anything goes.
 """
 
@@ -102,8 +102,7 @@ class Sealer:
         age = time.monotonic() - self._began
         if not epoch_is_due(self._epoch_age, age):
             return
-        if self._schedule.epoch not in self._heads:
-            self._sign_head()
+        self._sign_head(is_final=True)
         self._schedule.evolve()
         self._epoch_age = age
         self._write_certificates()
@@ -111,7 +110,8 @@ class Sealer:
     def permit(self, kept: Kept) -> None:
         """Sign the receipt for an eviction of everything before *kept*."""
         leaf = self._firsts[kept.segment]
-        epoch = min((each for each, size in self._heads.items() if size > leaf), default=self._schedule.epoch)
+        over = (epoch for epoch, size in self._heads.items() if size <= leaf and epoch < self._schedule.epoch)
+        epoch = max(over, default=0)
         self._evicted = Evicted(
             leaf, epoch, kept.segment, kept.event, kept.checkpoint, kept.branches, kept.guest_ns
         )
@@ -131,7 +131,7 @@ class Sealer:
 
     def complete(self, state: str, end: dict[str, Any]) -> None:
         """Seal that the recording ended, as its manifest is going to say."""
-        self._sign_head()
+        self._sign_head(is_final=True)
         said = End(self._uuid, self._tree.size, self._tree.root(), state, end)
         self._write(layout.SEAL_END, self._schedule.seal(END_TYPE, said.to_payload()))
 
@@ -149,11 +149,18 @@ class Sealer:
         data = leaves.encode(segment, first, self._tree.subtrees(first), self._leaves)
         self._write(leaves.file_name(segment), data)
 
-    def _sign_head(self) -> None:
+    def _sign_head(self, *, is_final: bool = False) -> None:
         epoch = self._schedule.epoch
         now = datetime.now(UTC).isoformat(timespec="seconds")
         head = Head(
-            self._uuid, self._subject, self._tree.size, self._tree.root(), self._events, now, self._evicted
+            self._uuid,
+            self._subject,
+            self._tree.size,
+            self._tree.root(),
+            self._events,
+            now,
+            is_final,
+            self._evicted,
         )
         self._write(layout.head_name(epoch), self._schedule.seal(HEAD_TYPE, head.to_payload()))
         self._heads[epoch] = head.leaves

@@ -26,6 +26,7 @@ from revirt.recording import layout
 from revirt.recording.audit import audit, check_events
 from revirt.recording.machine import machine_of
 from revirt.recording.manifest import NAME, Manifest, RecordingState
+from revirt.recording.repair import was_repaired
 from revirt.recording.seal import Seal, is_sealed
 from revirt.recording.seal_check import SealCheck
 from revirt.seal.keys import PublicKey
@@ -95,8 +96,10 @@ class Verification:
             return Verdict.TAMPERED if self._key or is_sealed(self._path) else Verdict.DAMAGED
         if self._state is RecordingState.RECORDING:
             return Verdict.RECORDING
-        ended = self.seal is None or self.seal.end is not None
-        return Verdict.INTACT if self._state is RecordingState.COMPLETE and ended else Verdict.INTERRUPTED
+        is_complete = self._state is RecordingState.COMPLETE
+        # What a repair completed is as good as nothing can vouch for: its recorder died.
+        ended = self.seal is None or (self.seal.end is not None and not was_repaired(self._contents))
+        return Verdict.INTACT if is_complete and ended else Verdict.INTERRUPTED
 
     def __iter__(self) -> Iterator[Finding]:
         """Yield what is wrong: every file is read once or twice, and every event once."""

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from revirt.errors import SealError
 
-Value = TypeVar("Value", str, int, list[Any], dict[str, Any])
+Value = TypeVar("Value", str, int, bool, list[Any], dict[str, Any])
 
 _STANDARD = str.maketrans("-_", "+/")
 
@@ -89,7 +89,13 @@ def decode_bytes(text: str, what: str) -> bytes:
     return data
 
 
-_NAMES: dict[type, str] = {str: "text", int: "a whole number", list: "a list", dict: "an object"}
+_NAMES: dict[type, str] = {
+    str: "text",
+    int: "a whole number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+}
 
 
 def _check_text(text: str, what: str) -> None:

@@ -9,14 +9,18 @@
               root       of these leaves
               events     ordinal behind that of the last event in the leaves
               time       when it was signed: ISO 8601, UTC
+              final      whether it is the last one of its epoch, whose key was destroyed next
               evicted    null; of a circular recording that let go of something, up to where:
                 leaf, epoch, segment, event, checkpoint, branches, guest_ns
-    end     DSSE, type application/vnd.revirt.end.v1+json, likewise, of the payload
+    end     DSSE, type application/vnd.revirt.end.v1+json, signed in the epoch of the last head, of the payload
               recording, leaves, root  as in the last head
               state, end               as in the last manifest
 
 Rules:
-- An epoch keeps its last head only; every later one says more.
+- An epoch keeps its last head only; every later one says more.  No epoch follows one whose last head is not final:
+  an older head of it, put back, would let who steals the next key change what came behind.
+- The oldest head that is kept is about nothing that is kept, unless it is that of epoch 0.  So no receipt lets who
+  steals a key do without the heads of epochs before, and change what they are about.
 - A head that tells of an eviction is the receipt for it, and is there before anything is deleted.
 - Payloads are JSON with sorted names, no spaces, nothing but ASCII; no other form of one is taken.
 """
@@ -44,8 +48,8 @@ _MAX_COUNT = 1 << 64
 
 @dataclass(frozen=True, slots=True)
 class Evicted:
-    """Where what is left of a circular recording begins: its first leaf, the first epoch whose head is kept, and what
-    the manifest says of it.
+    """Where what is left of a circular recording begins: its first leaf, the first epoch whose head is kept (the last
+    one that was over before that leaf, else 0), and what the manifest says of it.
     """
 
     leaf: int
@@ -67,6 +71,7 @@ class Head:
     root: bytes
     events: int
     time: str
+    final: bool
     evicted: Evicted | None
 
     def to_payload(self) -> bytes:
@@ -79,6 +84,7 @@ class Head:
                 "root": encode_bytes(self.root),
                 "events": self.events,
                 "time": self.time,
+                "final": self.final,
                 "evicted": asdict(self.evicted) if self.evicted else None,
             }
         )
@@ -94,6 +100,7 @@ class Head:
             get_bytes(values, "root", "head", size=HASH_SIZE),
             get_number(values, "events", "head", below=_MAX_COUNT),
             get(values, "time", str, "head"),
+            get(values, "final", bool, "head"),
             _evicted(values) if values.get("evicted") is not None else None,
         )
         if head.to_payload() != payload:
@@ -151,6 +158,14 @@ class SignedHead:
     epoch: int
 
 
+@dataclass(frozen=True, slots=True)
+class SignedEnd:
+    """The statement of a recording's end, whose signature holds, and the epoch whose key made that."""
+
+    end: End
+    epoch: int
+
+
 def open_head(data: bytes, batches: Sequence[Batch]) -> SignedHead:
     """Return the head in the envelope *data*; *batches* are from `revirt.seal.epochs.verify_certificates`.
 
@@ -162,11 +177,12 @@ def open_head(data: bytes, batches: Sequence[Batch]) -> SignedHead:
     return SignedHead(head, opened.epoch)
 
 
-def open_end(data: bytes, batches: Sequence[Batch]) -> End:
+def open_end(data: bytes, batches: Sequence[Batch]) -> SignedEnd:
     """Return the statement of a recording's end in the envelope *data*; raises as `open_head`."""
-    end = End.from_payload(open_sealed(data, END_TYPE, batches).payload)
+    opened = open_sealed(data, END_TYPE, batches)
+    end = End.from_payload(opened.payload)
     _check_recording(end.recording, batches)
-    return end
+    return SignedEnd(end, opened.epoch)
 
 
 def _check_recording(recording: str, batches: Sequence[Batch]) -> None:

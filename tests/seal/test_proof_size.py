@@ -55,7 +55,9 @@ def test_a_proof_without_data_is_under_4_kb_throughout_the_first_batch() -> None
     leaf = Leaf(LeafKind.EVENTS, LARGE, segment.count, event_root(segment))
     history = long_history(leaf.hash)
     evicted = Evicted(MIDDLE - 100, EPOCHS - 1, LARGE & 0xFFFFFFFF, LARGE, LARGE & 0xFFFFFFFF, LARGE, LARGE)
-    head = Head(UUID, bytes(32), LEAVES, history.root(), 2 * LARGE, "2026-11-21T12:00:00+00:00", evicted)
+    head = Head(
+        UUID, bytes(32), LEAVES, history.root(), 2 * LARGE, "2026-11-21T12:00:00+00:00", False, evicted
+    )
     schedule = schedule_at(EPOCHS - 1)
 
     proof = EventProof(

@@ -44,7 +44,7 @@ def proof() -> EventProof:
     rows = rows_of([Event(Kind.INTERRUPT, 500, False, 4096, 7, 48)])
     leaf = Leaf(LeafKind.EVENTS, 0, 1, event_root(rows))
     schedule = Schedule.begin(USER, "uuid", epochs=2)
-    head = Head("uuid", bytes(32), 1, leaf.hash, 1, "2026-11-21T12:00:00+00:00", None)
+    head = Head("uuid", bytes(32), 1, leaf.hash, 1, "2026-11-21T12:00:00+00:00", True, None)
     envelope = schedule.seal(HEAD_TYPE, head.to_payload())
     certificates = tuple(schedule.certificates)
     return EventProof("uuid", certificates, envelope, 0, leaf.pack(), (), block_of(rows, 0), 0, None)
