@@ -68,7 +68,7 @@ def flip_event(directory: Path, chance: random.Random) -> str:
     found, events = segment.read(path)
     while True:
         place = chance.randrange(len(events))
-        changed, what = _flip_value(events[place], chance)
+        changed, what = flip_value(events[place], chance)
         flipped = [*events[:place], changed, *events[place + 1 :]]
         try:
             data = segment.encode(found.index, found.ordinal, rows_of(flipped))
@@ -186,7 +186,8 @@ def judge(directory: Path, *, locate: bool = False, patience_s: float = 120.0) -
     return Verdict("hung" if report.reason == _OUT_OF_TIME else "exact", report.reason)
 
 
-def _flip_value(event: Event, chance: random.Random) -> tuple[Event, str]:
+def flip_value(event: Event, chance: random.Random) -> tuple[Event, str]:
+    """Return *event* with a bit of one of its values flipped, and which that is."""
     name = chance.choice([*_BITS, "data"] if event.data else list(_BITS))
     if name == "data":
         offset, bit = chance.randrange(len(event.data)), chance.randrange(8)
