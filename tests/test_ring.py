@@ -6,7 +6,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -204,21 +204,26 @@ def write_manifest(path: Path, **changes: Any) -> None:
 def test_what_goes_while_a_ring_is_verified_is_no_damage(
     turning: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verify_pages, looks = CheckpointReader.verify_pages, list[int]()
+    verify_pages, recording = CheckpointReader.verify_pages, Recording.open(turning)
+    assert recording.state is RecordingState.RECORDING
+    oldest, then, *_ = recording.checkpoints
+    (begins,) = (each for each in recording.segments if each.ordinal == then.event - 1)
 
-    def miss_at_first(self: CheckpointReader, number: int) -> None:
-        looks.append(number)
-        if len(looks) == 1:
-            raise CorruptError(turning / "pages" / "00000000.pages", "missing")
+    def turn_at_first(self: CheckpointReader, number: int) -> None:
+        if number == oldest.number:
+            # The manifest says what is kept from now on, and then the recorder deletes the rest, file by file.
+            kept = Kept(begins.index, begins.ordinal, then.number, then.branches, then.guest_ns)
+            write_manifest(turning, kept=asdict(kept))
+            recording.checkpoint_path(number).unlink()
+            for each in recording.segments[: recording.segments.index(begins)]:
+                each.path.unlink()
+            raise CorruptError(recording.checkpoint_path(number), "missing")
         verify_pages(self, number)
 
-    monkeypatch.setattr(CheckpointReader, "verify_pages", miss_at_first)
-    recording = Recording.open(turning)
-    assert recording.state is RecordingState.RECORDING
+    monkeypatch.setattr(CheckpointReader, "verify_pages", turn_at_first)
 
-    # The manifest says what is kept from now on, and then the recorder deletes the rest, file by file.
-    assert not list(recording.verify())
-    assert looks.count(looks[0]) == 2
+    assert list(recording.verify()) == []
+    assert list(Recording.open(turning).verify()) == []
 
 
 def test_damage_to_a_ring_that_is_being_recorded_is_found(turning: Path) -> None:

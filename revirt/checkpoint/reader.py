@@ -71,6 +71,10 @@ class CheckpointReader:
             headers.append(header)
         return headers
 
+    def settle(self) -> None:
+        """Look now for all files that there should be, and not when one is read; raises CorruptError."""
+        _ = self._ranges
+
     @property
     def infos(self) -> list[CheckpointInfo]:
         """What all checkpoints are, by number."""
@@ -132,7 +136,11 @@ class CheckpointReader:
         With the oldest, also what is left of the pages of those before it.
         """
         for each in self._files_of(number):
-            self._page_file(each.path).verify(self._hash_pages)
+            try:
+                self._page_file(each.path).verify(self._hash_pages)
+            except CorruptError:
+                if not self._went(each.path):
+                    raise
 
     def page_hashes(self, page_map: array[int], page_count: int) -> bytes:
         """Return the 64-bit hashes, 8 bytes each, of the *page_count* pages of memory that *page_map* describes.
@@ -151,6 +159,22 @@ class CheckpointReader:
         """Return the file of the pages that were new in checkpoint *number*; raises CorruptError."""
         (found,) = (each for each in self._ranges if each.number == number)
         return self._page_file(found.path)
+
+    def _read_range(self, path: Path) -> PageRange | None:
+        """Return what the file of pages *path* was made for, None if it went."""
+        try:
+            return read_range(path)
+        except CorruptError:
+            if not self._went(path):
+                raise
+            return None
+
+    def _went(self, path: Path) -> bool:
+        """Return whether *path* is the file of pages of a checkpoint that was evicted, and is not there any more.
+
+        A recorder may delete such a file while others read; pages that a checkpoint needs are missed all the same.
+        """
+        return (number_of(path) or 0) < self._first and not path.exists()
 
     def _files_of(self, number: int) -> list[PageRange]:
         return [
@@ -179,13 +203,15 @@ class CheckpointReader:
     @cached_property
     def _ranges(self) -> list[PageRange]:
         """Which ids are in which file; raises CorruptError, also if a file is missing that belongs to a checkpoint."""
-        ranges = [read_range(path) for path in list_pages(self._pages)]
+        # First what needs them: a recorder puts pages on disk before their checkpoint.
+        headers = self.headers
+        ranges = [each for path in list_pages(self._pages) if (each := self._read_range(path)) is not None]
         for before, after in pairwise(ranges):
             if after.first < before.end:
                 problem = f"its pages do not begin behind those of {before.path.name}"
                 raise CorruptError(after.path, problem, offset=0)
         by_number = {each.number: each for each in ranges}
-        for header in self.headers:
+        for header in headers:
             path = self._pages / pages_name(header.info.number)
             found = by_number.get(header.info.number)
             if found is None:

@@ -30,11 +30,16 @@ def prove(recording: Recording, ordinal: int, key: PublicKey | None = None) -> E
             hint="'revirt events' lists them",
         )
     tree = seal.tree()
-    index, leaf, number = _leaf_of(seal, ordinal)
+    index, leaf, number = _leaf_of(seal, ordinal) or (tree.size, None, 0)
     signed = next((each for each in seal.heads if each.head.leaves > index), None)
-    if signed is None:
-        raise SealError(f"event {ordinal} of {recording.path} is not sealed")
-    found = next(each for each in recording.segments if each.index == number)
+    if leaf is None or signed is None:
+        raise SealError(
+            f"event {ordinal} of {recording.path} is not sealed",
+            hint=f"those before event {seal.head.events} are",
+        )
+    found = next((each for each in recording.segments if each.index == number), None)
+    if found is None:
+        raise CorruptError(recording.path / layout.LOG / segment.file_name(number), "missing")
     _, events = segment.read(found.path)
     start = leaf.number - found.ordinal
     rows = rows_of(events[max(start, 0) : max(start, 0) + leaf.detail])
@@ -56,10 +61,10 @@ def prove(recording: Recording, ordinal: int, key: PublicKey | None = None) -> E
     )
 
 
-def _leaf_of(seal: Seal, ordinal: int) -> tuple[int, Leaf, int]:
+def _leaf_of(seal: Seal, ordinal: int) -> tuple[int, Leaf, int] | None:
     """Return the leaf that event *ordinal* is in, with its index before and its segment behind it."""
     for file in seal.leaf_files():
         for index, leaf in enumerate(file.leaves, file.first):
             if leaf.kind == LeafKind.EVENTS and leaf.number <= ordinal < leaf.number + leaf.detail:
                 return index, leaf, file.segment
-    raise SealError(f"event {ordinal} is not sealed")
+    return None

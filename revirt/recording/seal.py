@@ -26,9 +26,9 @@ T = TypeVar("T")
 class Seal:
     """A seal whose signatures hold; made by `open`.
 
-    ``heads`` are the last ones of all epochs, none missing, from the oldest that is kept on; ``certificates`` as
-    `revirt.seal.epochs.verify_certificates` takes them, ``batches`` as it returns them.  ``start`` is the segment that
-    the recording begins with.
+    ``heads`` are the last ones of all epochs, none missing, from the oldest that is kept on, ``first`` is that of epoch
+    0; ``certificates`` as `revirt.seal.epochs.verify_certificates` takes them, ``batches`` as it returns them.
+    ``start`` is the segment that the recording begins with.
     """
 
     directory: Path
@@ -36,6 +36,7 @@ class Seal:
     certificates: tuple[bytes, ...]
     batches: tuple[Batch, ...]
     heads: tuple[SignedHead, ...]
+    first: SignedHead
     end: End | None
     start: int
 
@@ -50,8 +51,7 @@ class Seal:
         if not is_sealed(path):
             raise SealError(f"{path} is not sealed", hint="'revirt record --sign KEY' seals what it records")
         signer = _own_key(directory) if key is None else key
-        numbers = _numbers(directory)
-        certificates = _certificates(directory, numbers["batch"])
+        certificates = _certificates(directory, _numbers(directory)["batch"])
         try:
             batches = verify_certificates(certificates, signer, contents.uuid)
         except SealError as error:
@@ -60,6 +60,7 @@ class Seal:
         has_end = (directory / layout.SEAL_END).exists()
         end = _open(directory / layout.SEAL_END, open_end, batches) if has_end else None
         heads = _heads(directory, _numbers(directory)["head"], batches)
+        first = _head(directory, 0, batches)
         if end is not None:
             _check_end(directory / layout.SEAL_END, end, heads[-1])
         # A recorder may have died with the receipt written and nothing evicted yet.
@@ -67,9 +68,8 @@ class Seal:
         start = evicted.segment if evicted is not None else 0
         if end is None:
             start = min(start, contents.start.segment)
-        return cls(
-            directory, signer, certificates, batches, heads, end.end if end is not None else None, start
-        )
+        said = end.end if end is not None else None
+        return cls(directory, signer, certificates, batches, heads, first, said, start)
 
     @property
     def head(self) -> Head:
@@ -81,10 +81,10 @@ class Seal:
         """Where what is left of the recording begins."""
         return self.head.evicted or Evicted(0, 0, 0, 0, 0, 0, 0)
 
-    @property
-    def has_own_key(self) -> bool:
-        """Whether the key is the one that stands in the recording."""
-        return _own_key(self.directory) == self.key
+    def check_own_key(self) -> None:
+        """Raise CorruptError unless the key that stands in the recording is the one that sealed it."""
+        if _own_key(self.directory) != self.key:
+            raise CorruptError(self.directory / layout.SEAL_KEY, "is another key than the one that sealed")
 
     def leaf_files(self) -> Iterator[LeafFile]:
         """Yield the files of leaves that are kept, in order; raises CorruptError, also if one is missing."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from revirt.checkpoint import CheckpointInfo, LoadedCheckpoint
-from revirt.checkpoint.format import checkpoint_name, to_bytes
+from revirt.checkpoint.format import to_bytes
 from revirt.errors import CorruptError
 from revirt.log.events import Event
 from revirt.log.rows import rows_of
@@ -28,14 +28,16 @@ from revirt.seal.memory import ZERO_PAGE_HASH, MemoryTree
 class SealCheck:
     """Compares the recording in *path*, whose machine has *page_count* pages of memory, with its *seal*.
 
+    *is_live* says that its recorder is at work: then there may be more than was sealed when *seal* was opened.
     Everything raises CorruptError for the first thing that is not what was sealed, and can go on after that.
     """
 
-    def __init__(self, path: Path, seal: Seal, page_count: int) -> None:
+    def __init__(self, path: Path, seal: Seal, page_count: int, *, is_live: bool = False) -> None:
         self.unsealed = 0
         """Events that no head is about, of the segments passed so far."""
         self._path = path
         self._seal = seal
+        self._is_live = is_live
         self._tree = seal.tree()
         self._segments = 0
         self._last: Path | None = None
@@ -56,7 +58,7 @@ class SealCheck:
     def check_manifest(self, contents: Manifest) -> None:
         """Compare the manifest's *contents* with the heads, and with what was signed at the end."""
         path, seal = self._path / NAME, self._seal
-        if any(signed.head.subject != contents.subject for signed in seal.heads):
+        if any(signed.head.subject != contents.subject for signed in (seal.first, *seal.heads)):
             raise CorruptError(path, "is not the manifest that was sealed")
         if contents.ring is None and seal.head.evicted is not None:
             raise CorruptError(path, "is of a recording that keeps everything; the seal has a receipt")
@@ -67,7 +69,7 @@ class SealCheck:
             # The recorder may have died with the end sealed and the manifest not written any more.
             if contents.end is not None:
                 raise CorruptError(path, "says how it ended, but not that it did")
-        elif was_repaired(contents):
+        elif was_repaired(contents) and (seal.end is None or seal.end.state == RecordingState.INTERRUPTED):
             pass
         elif seal.end is None:
             if contents.state == RecordingState.COMPLETE:
@@ -92,27 +94,29 @@ class SealCheck:
     def pass_segment(self, found: Segment, events: Sequence[Event]) -> None:
         """Compare the *events* of the segment *found* with its leaves."""
         before, self._last = self._last, found.path
-        if self.unsealed and before is not None:
+        if self.unsealed and before is not None and not self._is_live:
             # A recorder signs a head before it goes on.
             raise CorruptError(
                 before, f"has {self.unsealed} events that were not sealed, and is not the last"
             )
-        is_sealed = self._seal.start <= found.index < self._segments
-        sealed = self._sealed_leaves(found.index) if is_sealed else []
-        for leaf in sealed:
-            start = leaf.number - found.ordinal
-            piece = events[start : start + leaf.detail] if start >= 0 else ()
-            end = leaf.number + leaf.detail
-            if len(piece) != leaf.detail:
+        position, end = found.ordinal, found.ordinal + found.count
+        for leaf in self._sealed_leaves(found.index):
+            start, position = position, leaf.number + leaf.detail
+            piece = events[leaf.number - found.ordinal : position - found.ordinal]
+            if leaf.number != start or len(piece) != leaf.detail:
                 raise CorruptError(
-                    found.path, f"has not the events from number {leaf.number} to {end} that were sealed"
+                    found.path, f"has not the events from number {leaf.number} to {position} that were sealed"
                 )
             if event_root(rows_of(piece)) != leaf.digest:
                 raise CorruptError(
                     found.path,
-                    f"its events from number {leaf.number} to {end} are not those that were sealed",
+                    f"its events from number {leaf.number} to {position} are not those that were sealed",
                 )
-        self.unsealed += found.count - sum(leaf.detail for leaf in sealed)
+        if position < min(end, self._seal.head.events):
+            raise CorruptError(
+                found.path, f"its events from number {position} on were sealed in another file"
+            )
+        self.unsealed += end - position
 
     def pass_checkpoint(self, path: Path, loaded: LoadedCheckpoint) -> None:
         """Compare the checkpoint *loaded*, from the file *path*, and all of its memory with its leaf."""
@@ -136,7 +140,10 @@ class SealCheck:
             raise CorruptError(self._path / NAME, f"does not begin where checkpoint {info.number} stands")
 
     def finish(self, event_end: int) -> None:
-        """Look for what is missing behind everything, or too much, when the log ends before number *event_end*."""
+        """Look for what is missing at the end, or too much, when the log ends before event *event_end*.
+
+        Checkpoints are not counted: those that were sealed have events that were, and these name them.
+        """
         log = self._path / layout.LOG
         if event_end < self._seal.head.events:
             raise CorruptError(
@@ -145,11 +152,6 @@ class SealCheck:
         self._check_age()
         if self._seal.end is not None and self.unsealed:
             raise CorruptError(log, f"has {self.unsealed} events that were not sealed")
-        for number, leaf in self._checkpoints.items():
-            path = self._path / layout.CHECKPOINTS / checkpoint_name(number)
-            # One whose event was not written any more is not part of the recording.
-            if leaf.detail < event_end and not path.exists():
-                raise CorruptError(path, "missing")
 
     def _check_age(self) -> None:
         """Compare the receipt with the guest's time, where that alone says what is kept."""
@@ -163,6 +165,8 @@ class SealCheck:
 
     def _sealed_leaves(self, segment: int) -> list[Leaf]:
         """Return the leaves of events of *segment* that a head is about."""
+        if not self._seal.start <= segment < self._segments:
+            return []
         file = self._seal.read_leaves(segment)
         count = max(0, self._seal.head.leaves - file.first)
         sealed = file.leaves[:count]

@@ -12,6 +12,8 @@ Rules:
 - What is sealed is on disk before its leaf, the leaf before the head: a recorder may die between any two.
 - No key is destroyed before its epoch has a head, and that says that it is the last.
 - The head that is the receipt of an eviction is there before anything goes.
+- The head of epoch 0 never goes.  All heads name the manifest, and who stole the keys of those that are kept could sign
+  them again for another manifest: never this one.
 """
 
 from __future__ import annotations
@@ -124,7 +126,7 @@ class Sealer:
         for segment in [segment for segment in self._firsts if segment < evicted.segment]:
             self._delete(leaves.file_name(segment))
             del self._firsts[segment]
-        for epoch in [epoch for epoch in self._heads if epoch < evicted.epoch]:
+        for epoch in [epoch for epoch in self._heads if 0 < epoch < evicted.epoch]:
             self._delete(layout.head_name(epoch))
             del self._heads[epoch]
         self._tree.prune(evicted.leaf)

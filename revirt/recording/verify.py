@@ -25,7 +25,7 @@ from revirt.log.segment import Segment
 from revirt.recording import layout
 from revirt.recording.audit import audit, check_events
 from revirt.recording.machine import machine_of
-from revirt.recording.manifest import NAME, Manifest, RecordingState
+from revirt.recording.manifest import NAME, Kept, Manifest, RecordingState
 from revirt.recording.repair import was_repaired
 from revirt.recording.seal import Seal, is_sealed
 from revirt.recording.seal_check import SealCheck
@@ -34,7 +34,7 @@ from revirt.seal.keys import PublicKey
 T = TypeVar("T")
 
 _PATIENCE = 20
-"""How often a circular recording is checked again because its recorder let go of something meanwhile."""
+"""How often something is looked for again because the recorder let go of it meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,38 +103,21 @@ class Verification:
 
     def __iter__(self) -> Iterator[Finding]:
         """Yield what is wrong: every file is read once or twice, and every event once."""
-        for finding in self._settled() if self._is_turning else self._look():
+        for finding in self._look():
             self._findings += 1
             yield finding
-
-    @property
-    def _is_turning(self) -> bool:
-        return self._state is RecordingState.RECORDING and self._contents.ring is not None
-
-    def _settled(self) -> list[Finding]:
-        """Return what is wrong in a circular recording: not that its recorder let go of something meanwhile."""
-        before: list[Finding] = []
-        for _ in range(_PATIENCE):
-            findings = list(self._look())
-            kept, self._contents = self._contents.kept, Manifest.read(self._path / NAME)
-            # Files may go for a while after the manifest said so: damage is what is found twice.
-            if not findings or (self._contents.kept == kept and findings == before):
-                break
-            before = findings
-        return findings
 
     def _look(self) -> Iterator[Finding]:
         path, contents = self._path, self._contents
         named: dict[int, _Named] = {}
-        start = contents.start
+        edge = _Edge(path / NAME, contents, self._state)
         page_count = yield from _page_count(path / NAME, contents)
         self.seal, seal = None, None
         if page_count is not None and (self._key or is_sealed(path)):
-            seal = yield from self._open_seal(page_count)
-        counted = yield from _verify_log(path / layout.LOG, Start(start.segment, start.event), named, seal)
-        reader = CheckpointReader(path / layout.CHECKPOINTS, path / layout.PAGES, first=start.checkpoint)
+            seal = yield from self._open_seal(page_count, edge)
+        counted = yield from _verify_log(path / layout.LOG, edge, named, seal)
         whole_log = None if counted is None else _Log(counted, named, page_count)
-        infos = yield from _verify_checkpoints(path / layout.CHECKPOINTS, reader, whole_log, seal)
+        infos = yield from _verify_checkpoints(path, edge, whole_log, seal)
         if counted is None:
             return
         if seal is not None:
@@ -142,34 +125,84 @@ class Verification:
             self.unsealed = seal.unsealed
         if infos is not None and self._state is RecordingState.COMPLETE:
             yield from _verify_counts(
-                path / NAME, contents, {"events": counted, "checkpoints": start.checkpoint + len(infos)}
+                path / NAME,
+                contents,
+                {"events": counted, "checkpoints": contents.start.checkpoint + len(infos)},
             )
 
-    def _open_seal(self, page_count: int) -> _Check[SealCheck | None]:
+    def _open_seal(self, page_count: int, edge: _Edge) -> _Check[SealCheck | None]:
         """Open the seal, and compare the manifest with it; return what checks the rest, None if that cannot be."""
         directory = self._path / layout.SEAL
-        try:
-            seal = Seal.open(self._path, self._contents, self._key)
-            check = SealCheck(self._path, seal, page_count)
-        except RecordingError as error:
-            yield _finding(directory, error)
+
+        def open_it() -> tuple[Seal, SealCheck]:
+            seal = Seal.open(self._path, edge.contents, self._key)
+            is_live = self._state is RecordingState.RECORDING
+            return seal, SealCheck(self._path, seal, page_count, is_live=is_live)
+
+        opened = yield from edge.catch_up(directory, open_it)
+        if opened is None:
             return None
-        self.seal = seal
-        if not seal.has_own_key:
-            yield Finding(directory / layout.SEAL_KEY, None, "is another key than the one that sealed")
-        yield from _found(self._path / NAME, lambda: check.check_manifest(self._contents))
+        self.seal, check = opened
+        yield from _found(directory, self.seal.check_own_key)
+        yield from _found(self._path / NAME, lambda: check.check_manifest(edge.contents))
         return check
 
 
+class _Edge:
+    """Where what is kept of the recording with that *manifest* begins, *contents* being what that says.
+
+    Of a circular one that is being made it moves on while everything is looked at, and what goes is no finding.
+    """
+
+    def __init__(self, manifest: Path, contents: Manifest, state: RecordingState) -> None:
+        self.contents = contents
+        """The manifest, as it was when last looked at."""
+        self._manifest = manifest
+        self.moves = state is RecordingState.RECORDING and contents.ring is not None
+        """Whether it may move at all."""
+
+    @property
+    def start(self) -> Kept:
+        """Where what is kept began then."""
+        return self.contents.start
+
+    def has_moved(self) -> bool:
+        """Look again; return whether it has moved since the last time."""
+        if not self.moves:
+            return False
+        before, self.contents = self.contents, Manifest.read(self._manifest)
+        return self.contents.kept != before.kept
+
+    def is_past(self, *, segment: int | None = None, checkpoint: int | None = None) -> bool:
+        """Look again; return whether *segment*, or *checkpoint*, is not kept any more."""
+        self.has_moved()
+        start = self.start
+        return (segment is not None and segment < start.segment) or (
+            checkpoint is not None and checkpoint < start.checkpoint
+        )
+
+    def catch_up(self, path: Path, look: Callable[[], T]) -> _Check[T | None]:
+        """Return what *look* returns, when nothing was missing only because it went; None if something is wrong."""
+        for patience in reversed(range(_PATIENCE)):
+            try:
+                return look()
+            except RecordingError as error:
+                finding = _finding(path, error)
+                if not (self.has_moved() and patience):
+                    yield finding
+                    break
+        return None
+
+
 def _verify_log(
-    directory: Path, start: Start, named: dict[int, _Named], seal: SealCheck | None
+    directory: Path, edge: _Edge, named: dict[int, _Named], seal: SealCheck | None
 ) -> _Check[int | None]:
     """Check the log, and with the *seal*; return the ordinal behind its last event, None if that cannot be told.
 
     Collects the CHECKPOINT events, by their number, in *named*.
     """
     try:
-        files = list_files(directory, start.segment)
+        files = list_files(directory, edge.start.segment)
     except RecordingError as error:
         yield _finding(directory, error)
         return None
@@ -178,21 +211,39 @@ def _verify_log(
     walk = _Walk(named)
     for path in files:
         try:
-            found, events = segment.read(path)
             # Behind a damaged segment nothing says where the next should begin.
-            if not damaged:
-                check_order(before, found, start)
+            read = segment.read(path) if damaged else _read_next(path, before, edge)
         except RecordingError as error:
             damaged = True
             yield _finding(path, error)
             continue
-        before = found
-        yield from walk.pass_segment(found, events)
+        if read is None:
+            before = None
+            continue
+        before, events = read
+        yield from walk.pass_segment(before, events)
         if seal is not None:
-            yield from _found(path, partial(seal.pass_segment, found, events))
+            for finding in _found(path, partial(seal.pass_segment, before, events)):
+                if not edge.is_past(segment=before.index):
+                    yield finding
     if damaged:
         return None
-    return before.ordinal + before.count if before else start.event
+    return before.ordinal + before.count if before else edge.start.event
+
+
+def _read_next(path: Path, before: Segment | None, edge: _Edge) -> tuple[Segment, list[Event]] | None:
+    """Return the segment in *path*, which follows *before*, with its events; None if it is not kept any more."""
+    while (segment.index_of(path) or 0) >= edge.start.segment:
+        if before is not None and before.index < edge.start.segment:
+            before = None
+        try:
+            found, events = segment.read(path)
+            check_order(before, found, Start(edge.start.segment, edge.start.event))
+            return found, events
+        except RecordingError:
+            if not edge.has_moved():
+                raise
+    return None
 
 
 class _Walk:
@@ -260,28 +311,37 @@ class _Log:
 
 
 def _verify_checkpoints(
-    directory: Path, reader: CheckpointReader, log: _Log | None, seal: SealCheck | None
+    path: Path, edge: _Edge, log: _Log | None, seal: SealCheck | None
 ) -> _Check[list[CheckpointInfo] | None]:
     """Check checkpoints and pages, compare them with the *log* if all of that could be read, and with the *seal*.
 
     Return what checkpoints there are, None if that cannot be told.
     """
-    try:
-        infos = reader.infos
-    except RecordingError as error:
-        # Without all headers pages cannot be found; `infos` stopped at the first that is damaged.
-        yield _finding(directory, error)
+    directory = path / layout.CHECKPOINTS
+
+    def open_them() -> tuple[CheckpointReader, list[CheckpointInfo]]:
+        reader = CheckpointReader(directory, path / layout.PAGES, first=edge.start.checkpoint)
+        if edge.moves:
+            # What a checkpoint misses later that is still kept is damage.
+            reader.settle()
+        return reader, reader.infos
+
+    # Without all headers pages cannot be found; `infos` stops at the first that is damaged.
+    opened = yield from edge.catch_up(directory, open_them)
+    if opened is None:
         return None
+    reader, infos = opened
     # A file of pages that cannot be read stops the comparison of every checkpoint that uses it: once is enough.
     seen: set[Finding] = set()
     for info in infos:
-        path = directory / checkpoint_name(info.number)
-        for finding in _verify_checkpoint(path, reader, info.number, log, seal):
-            if finding not in seen:
+        file = directory / checkpoint_name(info.number)
+        for finding in _verify_checkpoint(file, reader, info.number, log, seal):
+            if finding not in seen and not edge.is_past(checkpoint=info.number):
                 seen.add(finding)
                 yield finding
     for number in sorted((log.named.keys() if log else set()) - {info.number for info in infos}):
-        yield Finding(directory / checkpoint_name(number), None, "missing")
+        if not edge.is_past(checkpoint=number):
+            yield Finding(directory / checkpoint_name(number), None, "missing")
     return infos
 
 
