@@ -1,5 +1,8 @@
 """Making an interrupted recording complete: it ends at the last segment that is whole.
 
+One that was complete, of which a recorder just did not live to say so, ends as its seal says (see
+`revirt.recording.seal`).
+
 What does not belong to that is not deleted but put aside, under its name with ``.damaged`` behind it: files that were
 being written when the recorder died, segments from the first damaged one on, checkpoints whose event was not written
 any more.
@@ -12,6 +15,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from revirt.checkpoint import CheckpointReader
 from revirt.checkpoint.format import checkpoint_name, number_of, pages_name
@@ -24,6 +28,7 @@ from revirt.log.reader import Start, check_order, list_files
 from revirt.log.segment import Segment
 from revirt.recording import layout
 from revirt.recording.manifest import NAME, Manifest, RecordingState
+from revirt.recording.seal import Seal, is_sealed
 from revirt.recording.store import is_recording
 
 ASIDE = ".damaged"
@@ -97,20 +102,29 @@ def _repair(path: Path, contents: Manifest) -> Repair:
     lost += [Lost(each, "was being written") for each in _half_written(path)]
     for each in lost:
         _put_aside(each.path)
-    final = replace(
-        contents,
-        state=RecordingState.COMPLETE,
-        end={
+    counts = {"events": end, "checkpoints": checkpoints}
+    said = _sealed_end(path, contents)
+    if said is None or {name: said.get(name) for name in counts} != counts:
+        said = {
             "reason": REASON,
             "branches": last.branches,
             "pc": last.pc,
-            "events": end,
-            "checkpoints": checkpoints,
+            **counts,
             "lost": [f"{each.path.relative_to(path)}: {each.problem}" for each in lost],
-        },
-    )
+        }
+    final = replace(contents, state=RecordingState.COMPLETE, end=said)
     write_whole(path / NAME, final.to_json().encode())
     return Repair(end - start.event, last.branches, checkpoints - start.checkpoint, lost)
+
+
+def _sealed_end(path: Path, contents: Manifest) -> dict[str, Any] | None:
+    """Return how the recording in *path* ended, if it was sealed that it was complete."""
+    try:
+        end = Seal.open(path, contents).end
+    except RecordingError:
+        # What is wrong with it is for `verify` to say, before a repair and after.
+        return None
+    return end.end if end is not None and end.state == RecordingState.COMPLETE else None
 
 
 def _put_aside(path: Path) -> None:
@@ -167,7 +181,8 @@ def _files_of(path: Path, number: int) -> Iterator[Path]:
 
 
 def _half_written(path: Path) -> Iterator[Path]:
-    for part in (layout.LOG, layout.CHECKPOINTS, layout.PAGES):
+    parts = (*layout.ALWAYS, layout.SEAL) if is_sealed(path) else layout.ALWAYS
+    for part in parts:
         yield from (each for each in list_directory(path / part) if each.suffix == ".tmp")
     manifest = path / f"{NAME}.tmp"
     if os.path.lexists(manifest):

@@ -268,7 +268,8 @@ def test_wherever_a_recorder_is_killed_nobody_is_blamed(tmp_path: Path, sign: Pa
         assert verify(path) == (Verdict.INTERRUPTED, {}), number
         contents = Recording.open(path).manifest
         between += contents.start.segment < sealed(path).evicted.segment
-        died_at_the_end += sealed(path).end is not None
+        is_whole = sealed(path).end is not None
+        died_at_the_end += is_whole
         # What ended before its first checkpoint cannot be repaired.
         with suppress(RecordingError):
             repair(path)
