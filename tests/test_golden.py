@@ -174,3 +174,22 @@ def test_the_crashed_one_says_so(tmp_path: Path) -> None:
 
     assert end is not None
     assert end["crashed"]
+
+
+@pytest.mark.parametrize("name", ["sealed", "sealed-circular"])
+def test_the_sealed_ones_are_what_was_sealed(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = opened(name, tmp_path).path
+
+    made = facts(capsys, "verify", str(recording), "--key", str(ROOT / DIRECTORY / f"{name}.pub"))
+
+    assert made["verdict"] == "intact"
+    assert made["seal"]["ended"]
+    assert (made["seal"]["evicted"] is not None) == (name == "sealed-circular")
+
+
+def test_the_cut_one_names_its_origin(tmp_path: Path) -> None:
+    manifest = opened("cut", tmp_path).manifest
+
+    assert [(each["from"], each["to"]) for each in manifest.origins] == [("900:0", "1800:0")]

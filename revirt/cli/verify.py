@@ -181,7 +181,7 @@ def _seal_in_words(seal: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
     )
     yield (
         "sealed",
-        f"{grouped(seal['events'])} events, {grouped(seal['epochs'])} epochs, until {seal['time']}",
+        f"{grouped(seal['events'])} events, {grouped(seal['epochs'])} epoch{'s' * (seal['epochs'] != 1)}, until {seal['time']}",
     )
     if seal["unsealed_events"]:
         yield "not sealed", f"{grouped(seal['unsealed_events'])} events behind that"

@@ -198,4 +198,35 @@ TABLE = (
         (Kill(f"record {_SLEEPER} -o repaired", 2.5), Tear("repaired"), Run("repair repaired")),
         form="directory",
     ),
+    Golden(
+        "cut",
+        "a stretch out of another recording",
+        (
+            Run("record vuln --clock virtual --batch --checkpoint-every 500 -o whole"),
+            Run("cut whole 900 1800 -o cut"),
+        ),
+    ),
+    Golden(
+        "sealed",
+        "sealed while it was made; beside it the public key",
+        (
+            Run("key new sealed.key"),
+            Run(
+                "record vuln --clock host --batch --checkpoint-every 1000 --sign sealed.key -o sealed",
+            ),
+        ),
+        beside={"sealed.key.pub": "sealed.pub"},
+    ),
+    Golden(
+        "sealed-circular",
+        "circular and sealed: the receipt of its evictions is in the newest head",
+        (
+            Run("key new circular.key"),
+            Run(
+                "record --kernel sleeper.elf --memory 4M --clock host --checkpoint-every 2500 --batch"
+                " --log-size 12K --trigger 'console:round 70' --after 1s --sign circular.key -o sealed-circular"
+            ),
+        ),
+        beside={"circular.key.pub": "sealed-circular.pub"},
+    ),
 )
