@@ -179,10 +179,8 @@ def _seal_in_words(seal: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
         "sealed by",
         f"key {seal['key_id']}" + ("" if seal["key_given"] else ", which you have to know: --key"),
     )
-    yield (
-        "sealed",
-        f"{grouped(seal['events'])} events, {grouped(seal['epochs'])} epoch{'s' * (seal['epochs'] != 1)}, until {seal['time']}",
-    )
+    epochs = "1 epoch" if seal["epochs"] == 1 else f"{grouped(seal['epochs'])} epochs"
+    yield "sealed", f"{grouped(seal['events'])} events, {epochs}, until {seal['time']}"
     if seal["unsealed_events"]:
         yield "not sealed", f"{grouped(seal['unsealed_events'])} events behind that"
     evicted = seal["evicted"]
