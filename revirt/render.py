@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 Row = Any
 """A dataclass instance, or a mapping from field names to values."""
 
-_MEASURED_ROWS = 200  # a table's columns are as wide as its first rows need
+# A table's columns are as wide as its first rows need: those are kept, so they must not be too large, either.
+_MEASURED_ROWS = 200
+_MEASURED_SIZE = 1 << 20
+_WIDEST = 1000
 _REFRESH_S = 0.1
 _ESCAPES = dict(zip(b'\a\b\t\n\v\f\r"\\', 'abtnvfr"\\', strict=True))
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
@@ -123,7 +126,8 @@ def printable(text: str) -> str:
 
 def escape(data: bytes) -> str:
     r"""Return *data* as ASCII text with C escapes, as console scripts take it (``\n``, ``\"``, ``\x1b``)."""
-    return "".join(chr(byte) if _is_plain(byte) else _escaped(byte) for byte in data)
+    # Not a join, which makes a list of as many pointers first: there may be megabytes.
+    return data.decode("latin-1").translate(_ESCAPED)
 
 
 def size(count: int) -> str:
@@ -279,12 +283,14 @@ def _display(stream: TextIO) -> RichProgress:
 
 
 def _emit_table(rows: Iterable[Row], columns: Sequence[Column], out: TextIO) -> int:
-    source = iter(rows)
-    first = [[column.cell(row) for column in columns] for row in islice(source, _MEASURED_ROWS)]
+    source = ([column.cell(row) for column in columns] for row in rows)
+    first = list(_measured(source))
     if not first:
         return 0
     titles = [column.title for column in columns]
-    widths = [max(map(len, cells)) for cells in zip(titles, *first, strict=True)]
+    widths = [min(max(map(len, cells)), _WIDEST) for cells in zip(titles, *first, strict=True)]
+    if not columns[-1].right:
+        widths[-1] = 0  # nothing is to its right
 
     def line(cells: Sequence[str]) -> str:
         pairs = zip(cells, widths, columns, strict=True)
@@ -292,8 +298,17 @@ def _emit_table(rows: Iterable[Row], columns: Sequence[Column], out: TextIO) -> 
         return "  ".join(padded).rstrip()
 
     out.write(styled(line(titles), "bold", out) + "\n")
-    rest = ([column.cell(row) for column in columns] for row in source)
-    return _count(out.write(line(cells) + "\n") for cells in chain(first, rest))
+    return _count(out.write(line(cells) + "\n") for cells in chain(first, source))
+
+
+def _measured(source: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Yield the first rows of *source*, those that a table's columns are measured by."""
+    total = 0
+    for cells in islice(source, _MEASURED_ROWS):
+        yield cells
+        total += sum(map(len, cells))
+        if total > _MEASURED_SIZE:
+            return
 
 
 def _emit_csv(rows: Iterable[Row], columns: Sequence[Column], out: TextIO) -> int:
@@ -330,3 +345,6 @@ def _escaped(code: int) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+_ESCAPED = {byte: _escaped(byte) for byte in range(0x100) if not _is_plain(byte)}

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -542,6 +543,26 @@ def test_an_event_whose_checkpoint_is_missing_is_noticed(complete: Path) -> None
     (complete / "checkpoints/00000001.ckpt").unlink()
 
     assert problems(complete) == ["missing", "counts 2 checkpoints where there are 1"]
+
+
+def test_events_of_checkpoints_that_are_not_there_take_no_memory(complete: Path) -> None:
+    """What was seen: a few kilobytes of log, and each of tens of thousands of events in them kept to the end."""
+    ordinal = 15
+    for index in range(2, 22):
+        numbers = range(index * 1000, (index + 1) * 1000)
+        rows = rows_of([Event(Kind.CHECKPOINT, 200, False, 0, number=number) for number in numbers])
+        (complete / "log" / segment.file_name(index)).write_bytes(segment.encode(index, ordinal, rows))
+        ordinal += len(numbers)
+
+    tracemalloc.start()
+    try:
+        found = Counter(finding.problem for finding in Recording.open(complete).verify())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert found["missing"] == 20_000
+    assert peak < 3 << 20
 
 
 def test_a_checkpoint_with_a_state_that_the_log_does_not_name_is_noticed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,41 @@ def test_a_table_aligns_its_columns() -> None:
         "centipede   354\n"
         "snake\n"
     )
+
+
+def test_a_table_of_large_cells_takes_the_memory_of_a_few() -> None:
+    """What was seen: two hundred rows of megabytes kept for their width, and every other row filled up to it."""
+    rows = ({"name": "x" * (1 << 20) if large else "cow", "legs": 4} for large in [True] * 30 + [False] * 300)
+    columns = (Column("legs", "LEGS"), Column("name", "NAME"))
+    out = _Counting()
+
+    tracemalloc.start()
+    try:
+        assert emit(rows, columns, Format.TABLE, out) == 330
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 12 << 20
+    assert out.count < 31 << 20
+
+
+class _Counting(io.TextIOBase):
+    """Counts the characters that it is given, and forgets them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def write(self, text: str) -> int:
+        self.count += len(text)
+        return len(text)
+
+
+def test_a_column_is_as_wide_as_a_screen_may_be_and_not_as_its_largest_cell() -> None:
+    lines = rendered(Format.TABLE, [Animal("x" * 5000, 4), Animal("cow", 4)]).splitlines()
+
+    assert lines[1] == "x" * 5000 + "     4"
+    assert lines[2] == f"{'cow':<1000}     4"
 
 
 def test_a_table_without_rows_is_nothing_at_all() -> None:

@@ -7,6 +7,7 @@ seal, if there is one (see `revirt.recording.seal_check`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -115,7 +116,8 @@ class Verification:
         self.seal, seal = None, None
         if page_count is not None and (self._key or is_sealed(path)):
             seal = yield from self._open_seal(page_count, edge)
-        counted = yield from _verify_log(path / layout.LOG, edge, named, seal)
+        walk = _Walk(path / layout.CHECKPOINTS, named, edge)
+        counted = yield from _verify_log(path / layout.LOG, edge, walk, seal)
         whole_log = None if counted is None else _Log(counted, named, page_count)
         infos = yield from _verify_checkpoints(path, edge, whole_log, seal)
         if counted is None:
@@ -194,12 +196,10 @@ class _Edge:
         return None
 
 
-def _verify_log(
-    directory: Path, edge: _Edge, named: dict[int, _Named], seal: SealCheck | None
-) -> _Check[int | None]:
-    """Check the log, and with the *seal*; return the ordinal behind its last event, None if that cannot be told.
+def _verify_log(directory: Path, edge: _Edge, walk: _Walk, seal: SealCheck | None) -> _Check[int | None]:
+    """Check the log, and with the *seal*; *walk* its events.
 
-    Collects the CHECKPOINT events, by their number, in *named*.
+    Return the ordinal behind the last one, None if that cannot be told.
     """
     try:
         files = list_files(directory, edge.start.segment)
@@ -208,7 +208,6 @@ def _verify_log(
         return None
     before: Segment | None = None
     damaged = False
-    walk = _Walk(named)
     for path in files:
         try:
             # Behind a damaged segment nothing says where the next should begin.
@@ -247,25 +246,32 @@ def _read_next(path: Path, before: Segment | None, edge: _Edge) -> tuple[Segment
 
 
 class _Walk:
-    """Goes over the events of a log: compares the hashes that some of them carry, and collects CHECKPOINTs.
+    """Goes over the events of a log: compares the hashes that some of them carry, and collects CHECKPOINTs in *named*.
 
-    What a damaged segment held is not known, so behind it the next hash is believed, and goes on.
+    What a damaged segment held is not known, so behind it the next hash is believed, and goes on.  CHECKPOINTs that
+    have no file in *directory* are not collected: a few bytes of log can hold tens of thousands.
     """
 
-    def __init__(self, named: dict[int, _Named]) -> None:
+    def __init__(self, directory: Path, named: dict[int, _Named], edge: _Edge) -> None:
+        self._directory = directory
         self._named = named
+        self._edge = edge
         self._ordinal = 0
         self._chain: Chain | None = Chain()
         self._before: Event | None = None
 
     def pass_segment(self, found: Segment, events: list[Event]) -> Iterator[Finding]:
-        """Take in the *events* of the segment *found*; yield the hashes that are not theirs."""
+        """Take in the *events* of the segment *found*; yield hashes that are not theirs, and checkpoints missing."""
         if found.ordinal != self._ordinal:
             self._chain, self._before = None, None
         unhashed: list[Event] = []
         for ordinal, event in enumerate(events, found.ordinal):
             if event.kind is Kind.CHECKPOINT:
-                self._named[event.number] = _Named(ordinal, self._before, _shortened(event))
+                path = self._directory / checkpoint_name(event.number)
+                if os.path.lexists(path):
+                    self._named[event.number] = _Named(ordinal, self._before, _shortened(event))
+                elif not self._edge.is_past(checkpoint=event.number):
+                    yield Finding(path, None, "missing")
             if event.kind in SEALED:
                 self._hash(unhashed)
                 if self._chain is not None and self._chain.seal(event) != event:
