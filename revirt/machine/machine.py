@@ -37,6 +37,12 @@ MAX_RUN = 2_000_000
 
 CPU_STATE_VERSION = 1
 """Version of what `Core.save` returns."""
+STATE_LIMIT = 2 << 20
+"""Most bytes of a saved state: a serial line that nobody reads from holds back one MiB, all else are kilobytes.
+
+What is unpacked takes up to 75 times as much.
+"""
+
 DIGEST_SIZE = 16
 _MODES = {Mode.REAL: MODE_REAL, Mode.PROTECTED: MODE_PROTECTED, Mode.LONG: MODE_LONG}
 _ADDRESS_SPACE = 1 << 40
@@ -258,6 +264,8 @@ class Machine:
         Raises ValueError, naming the field, if *state* is not one, and NewerVersionError, naming the part, if a newer
         revirt saved it.
         """
+        if len(state) > STATE_LIMIT:
+            raise ValueError(f"not a machine state: {len(state)} bytes")
         try:
             plain = msgpack.unpackb(state)
         except (ValueError, msgpack.UnpackException) as error:
