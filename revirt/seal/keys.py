@@ -185,13 +185,14 @@ _FOREIGN = (
 
 
 def _parse_private(path: Path, data: bytes) -> PrivateKey:
-    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.exceptions import InternalError, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
         key = load_pem_private_key(data, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    # The last is what the library makes of an X448 key that is too short.
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
         raise KeyFileError(path, "malformed: no private key could be read from it") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyFileError(path, "a key, but not of Ed25519", hint="'revirt key new FILE' makes one")
