@@ -2,11 +2,15 @@
 """Feeds revirt what nobody meant it to see: damaged recordings, and guests made of random code.
 
     python tools/fuzz.py --seconds 60
-    python tools/fuzz.py --seed 7 --case 123        one case again; its files are kept
+    python tools/fuzz.py --seed 7 --case 123                    one case again; its files are kept
+    python tools/fuzz.py --file all --cases 10000               files only, in one process
+    python tools/fuzz.py --seed 7 --file pages --case 123       one of them again
+    python tools/fuzz.py --guided segment --seconds 600         files that coverage leads to; needs atheris
 
 A case is made by nothing but the seed and its number.  These are failures: an exception that is not a `RevirtError`,
 an exit status that docs/cli.md does not list, a process that dies, cannot be stopped or takes too much memory, and a
-random guest whose replay is not exact.  Files of failed cases are kept.
+random guest whose replay is not exact.  Files of failed cases are kept.  What a case of a file must not do is in
+`fuzzing.files`.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import itertools
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,8 +28,12 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from fuzzing import cases
+from fuzzing import batches, cases
+from fuzzing.files import KINDS, KINDS_GUIDED
 from fuzzing.recordings import make_samples
+
+NUMBERS = range(1 << 62)
+TOOLS = Path(__file__).resolve().parent
 
 
 def run(seed: int, numbers: Iterable[int], *, jobs: int, seconds: float, root: Path) -> list[str]:
@@ -78,26 +87,76 @@ def _describe(case: cases.Case, seed: int, outcome: str) -> str:
     return f"case {case.number} ({case.kind}): {outcome}\n{case.said()}\nits files: {case.directory}\nagain: {again}"
 
 
+def run_files(arguments: argparse.Namespace, seed: int, root: Path) -> list[str]:
+    """Run cases of files in one process, and print what came of them; return the failures, in words."""
+    (root / "samples").mkdir()
+    make_samples(root / "samples")
+    kinds = KINDS if arguments.file == "all" else (arguments.file,)
+    numbers = (
+        NUMBERS[: arguments.cases] if arguments.case is None else range(arguments.case, arguments.case + 1)
+    )
+    outcome = batches.run_files(
+        seed, kinds, numbers, seconds=arguments.seconds, samples=root / "samples", root=root
+    )
+    print(f"{'KIND':<12}{'CASES':>10}{'ACCEPTED':>10}{'MESSAGES':>10}{'PEAK MiB':>10}{'SECONDS':>10}")
+    for kind, tally in outcome.tallies.items():
+        figures = (tally.cases, tally.accepted, len(tally.refusals), tally.peak >> 20, round(tally.seconds))
+        print(f"{kind:<12}{''.join(f'{figure:>10,}' for figure in figures)}")
+    if arguments.messages:
+        for kind, tally in outcome.tallies.items():
+            for message, count in tally.refusals.most_common():
+                print(f"{kind:<12}{count:>10,}  {message}")
+    total = sum(tally.cases for tally in outcome.tallies.values())
+    print(f"{total} cases, {len(outcome.failures)} failures, seed {seed}")
+    return [batches.describe(seed, failure) for failure in outcome.failures]
+
+
+def run_guided(arguments: argparse.Namespace, root: Path) -> int:
+    """Let coverage lead the way, in a process of its own; return its exit status."""
+    (root / "samples").mkdir()
+    make_samples(root / "samples")
+    command = [sys.executable, "-m", "fuzzing.guided", arguments.guided, str(root), str(arguments.seconds)]
+    path = os.pathsep.join(filter(None, (str(TOOLS), os.environ.get("PYTHONPATH"))))
+    return subprocess.run([*command, *arguments.inputs], env={**os.environ, "PYTHONPATH": path}).returncode
+
+
 def main() -> int:
     """Fuzz for a while; return 1 if anything failed."""
+    arguments = _parse()
+    seed = arguments.seed if arguments.seed is not None else random.SystemRandom().getrandbits(32)
+    root = Path(tempfile.mkdtemp(prefix="revirt-fuzz-"))
+    print(f"seed {seed}", flush=True)
+    if arguments.guided is not None:
+        return run_guided(arguments, root)
+    if arguments.file is not None:
+        failures = run_files(arguments, seed, root)
+    elif arguments.case is not None:
+        failures = run_one(seed, arguments.case, root)
+    else:
+        failures = run(seed, itertools.count(), jobs=arguments.jobs, seconds=arguments.seconds, root=root)
+    if not failures and (arguments.case is None or arguments.file is not None):
+        shutil.rmtree(root)
+    for failure in failures:
+        print(failure)
+    return 1 if failures else 0
+
+
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Feed revirt damaged recordings and guests of random code.")
     parser.add_argument("--seconds", type=float, default=60, help="how long (default: 60)")
     parser.add_argument("--seed", type=int, help="default: another one each time")
     parser.add_argument("--case", type=int, help="run this case alone, and keep its files")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cases at a time")
-    arguments = parser.parse_args()
-    seed = arguments.seed if arguments.seed is not None else random.SystemRandom().getrandbits(32)
-    root = Path(tempfile.mkdtemp(prefix="revirt-fuzz-"))
-    print(f"seed {seed}", flush=True)
-    if arguments.case is not None:
-        failures = run_one(seed, arguments.case, root)
-    else:
-        failures = run(seed, itertools.count(), jobs=arguments.jobs, seconds=arguments.seconds, root=root)
-        if not failures:
-            shutil.rmtree(root)
-    for failure in failures:
-        print(failure)
-    return 1 if failures else 0
+    parser.add_argument("--file", choices=("all", *KINDS), help="cases of files of this kind, in one process")
+    parser.add_argument(
+        "--cases", type=int, default=NUMBERS.stop, help="with --file: at most so many of each kind"
+    )
+    parser.add_argument(
+        "--messages", action="store_true", help="with --file: count what files were refused with"
+    )
+    parser.add_argument("--guided", choices=KINDS_GUIDED, help="files of this kind, guided by coverage")
+    parser.add_argument("inputs", nargs="*", help="with --guided: files that failed, to be run again")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,18 @@
 """What `tools/fuzz.py` does to revirt.
 
+cases        a case in a process of its own, and what became of it
 recordings   damaged recordings, and all that the command line does with them
 packs        damaged packs, unpacked
 guests       guests of random code, recorded and replayed
-cases        a case in a process of its own, and what became of it
+
+batches      hostile files by the thousand in one process, and what became of them
+files        a case of these: made, run, and counted
+targets      what reads a kind of files; `members`, `strange`, `pack_files` and `seals` are those there are
+changes      changes of bytes that know nothing of what they mean
+forgery      changes behind the checks, which are made right again; `texts` for JSON
+runs         machines that hostile files describe
+watch        what a case must not do: reach outside of its directory, hang, take memory
+guided       the same targets, with coverage to lead the way
 """
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from fuzzing.batches import run_batch
 from fuzzing.guests import run_random_guest
 from fuzzing.packs import damage_pack
 from fuzzing.recordings import damage_recording
@@ -29,7 +30,12 @@ MEMORY_LIMIT = 2 << 30
 Act = Callable[[Random, Path, Path], None]
 """Does something random: with samples to start from, and a directory for its files."""
 
-ACTS: dict[str, Act] = {"recording": damage_recording, "guest": run_random_guest, "pack": damage_pack}
+ACTS: dict[str, Act] = {
+    "recording": damage_recording,
+    "guest": run_random_guest,
+    "pack": damage_pack,
+    "files": run_batch,
+}
 
 
 @dataclass(slots=True)

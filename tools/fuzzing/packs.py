@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 
 from fuzzing import FuzzError
+from fuzzing.changes import Change
 from fuzzing.recordings import SAMPLES, STATUSES, STOPPED, changed
 from revirt.cli import main as revirt
 from revirt.recording.pack_format import (
@@ -22,7 +23,7 @@ from revirt.recording.pack_format import (
     padding,
 )
 
-_NAMES = (
+NAMES = (
     *(
         "../escaped",
         "/tmp/escaped",
@@ -61,7 +62,7 @@ def damage_pack(rng: Random, samples: Path, case: Path) -> None:
     Raises FuzzError for an exit status that no command should have, and for files that are left behind.
     """
     whole = (samples / f"{rng.choice(SAMPLES)[0]}{SUFFIX}").read_bytes()
-    damaged = _damage(rng, whole, (*_NAMES, f"{case}/escaped")) if rng.random() < 0.7 else whole
+    damaged = forge_pack(rng, whole, (*NAMES, f"{case}/escaped")) if rng.random() < 0.7 else whole
     if damaged == whole or rng.random() < 0.1:
         damaged = changed(rng, damaged, rng.choice(("bits", "run", "cut", "extend")))
     # Not in the recordings directory: there a link to the newest one is made.
@@ -92,15 +93,19 @@ def _run(words: list[str]) -> int:
     return status
 
 
-def _damage(rng: Random, whole: bytes, names: tuple[str, ...]) -> bytes:
-    """Change files, or what the index has of them, such as one of *names*, and make everything else fit again."""
+def forge_pack(rng: Random, whole: bytes, names: tuple[str, ...], change: Change | None = None) -> bytes:
+    """Change files, or what the index has of them, such as one of *names*, and make everything else fit again.
+
+    *change* changes the bytes of a file.
+    """
+    change = change or (lambda data: changed(rng, data, rng.choice(("bits", "run", "cut", "extend"))))
     parts = _parts(whole)
     for _ in range(rng.choice((1, 1, 2, 4))):
         place = rng.randrange(len(parts))
         part = parts[place]
         match rng.choice(("data", "data", "size", "name", "digest", "drop", "twice", "swap")):
             case "data":
-                part.data = changed(rng, part.data, rng.choice(("bits", "run", "cut", "extend")))
+                part.data = change(part.data)
                 part.claimed_size, part.claimed_digest = len(part.data), _digest(part.data)
             case "size":
                 part.claimed_size = rng.choice((*_NUMBERS, part.claimed_size + 1))

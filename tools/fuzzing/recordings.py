@@ -22,17 +22,19 @@ from revirt.monitor.console import NullConsole
 from revirt.monitor.script import Script, ScriptedConsole
 from revirt.monitor.session import RecordOptions, record
 from revirt.position import Position
-from revirt.recording import Manifest, pack
+from revirt.recording import Manifest, RingLimits, pack
 from revirt.recording.pack_format import SUFFIX
 
-SAMPLES: tuple[tuple[str, ClockMode], ...] = (
-    ("hello", "virtual"),
-    ("echo", "virtual"),
-    ("idle", "virtual"),
-    ("race", "host"),
-    ("timer", "virtual"),
-    ("paging", "virtual"),
+SAMPLES: tuple[tuple[str, str, ClockMode], ...] = (
+    ("hello", "hello", "virtual"),
+    ("echo", "echo", "virtual"),
+    ("idle", "idle", "virtual"),
+    ("race", "race", "host"),
+    ("timer", "timer", "virtual"),
+    ("paging", "paging", "virtual"),
+    ("ring", "timer", "virtual"),
 )
+"""Recordings that are made to be damaged, and of which guests; a ``ring`` has forgotten its beginning."""
 STOPPED = 128 + signal.SIGTERM
 STATUSES = frozenset({0, 1, 2, 3, 4, STOPPED})
 """What docs/cli.md lists for commands that nobody interrupts at a terminal."""
@@ -56,11 +58,15 @@ _STRANGE: tuple[Any, ...] = (
 
 def make_samples(directory: Path) -> None:
     """Record the guests that are damaged later, each with several checkpoints and digests, and pack them."""
-    for name, clock in SAMPLES:
-        guest = find(name)
+    for name, guest_name, clock in SAMPLES:
+        guest = find(guest_name)
         console = NullConsole() if guest.script is None else ScriptedConsole(Script.load(guest.script))
         options = RecordOptions(
-            clock=clock, checkpoint_every=20_000, digest_every=5_000, until=Position(100_000)
+            clock=clock,
+            checkpoint_every=20_000,
+            digest_every=5_000,
+            until=Position(100_000),
+            limits=RingLimits(size=8_000) if name == "ring" else None,
         )
         record(guest, console, options, directory / name)
         pack(directory / name, directory / f"{name}{SUFFIX}")

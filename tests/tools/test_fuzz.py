@@ -1,0 +1,272 @@
+"""The fuzzer of files: it makes what it says, and notices whatever a case must not do."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from importlib import import_module
+from pathlib import Path
+from random import Random
+from types import ModuleType
+from typing import Any
+
+import pytest
+from fuzzing import FuzzError, batches, files, forgery, targets, texts
+from fuzzing.changes import changer
+from fuzzing.files import KINDS
+from fuzzing.recordings import make_samples
+from hypothesis import given
+from hypothesis import strategies as st
+
+from revirt.checkpoint.format import CHECKPOINT_FRAME, PAGES_FRAME
+from revirt.errors import CorruptError, FormatVersionError, KeyFileError
+from revirt.log import segment
+from revirt.log.frame import Frame
+from revirt.recording import Manifest
+from revirt.seal import keys
+
+CHANCES = st.randoms(use_true_random=False)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("samples")
+    make_samples(directory)
+    return directory
+
+
+def test_a_few_of_every_kind_come_out_clean(samples: Path, tmp_path: Path) -> None:
+    outcome = batches.run_files(1, KINDS, range(20), seconds=600, samples=samples, root=tmp_path)
+
+    assert outcome.failures == []
+    assert {kind: tally.cases for kind, tally in outcome.tallies.items()} == dict.fromkeys(KINDS, 20)
+    assert all(tally.refusals for tally in outcome.tallies.values())
+
+
+def test_a_case_is_made_by_its_number_alone(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REVIRT_DIR", "")
+    monkeypatch.setattr(files, "Memory", lambda: _Unlimited())
+    found = files.make_targets(KINDS, samples, tmp_path)
+    for _ in range(2):
+        runner = files.Runner(7, found)
+        made.append([runner.make(kind, number) for kind in KINDS for number in range(30)])
+
+    assert made[0] == made[1]
+    assert len({data for _, data, _ in made[0]}) > 250
+
+
+class _Unlimited:
+    """Stands in for `Memory`, which would limit the tests, too."""
+
+    def limit(self, _more: int) -> None:
+        pass
+
+
+# -- what a case must not do -----------------------------------------------------------------------------------------
+
+
+def reach_outside() -> None:
+    Path("/etc/hostname").read_bytes()
+
+
+def reach_outside_and_tell_nobody() -> None:
+    try:
+        Path("/etc/hostname").read_bytes()
+    except BaseException:
+        return
+
+
+def write_beside() -> None:
+    Path("beside").write_text("x")
+
+
+def take_memory() -> None:
+    _ = b"x" * (200 << 20)
+
+
+def sleep() -> None:
+    time.sleep(60)
+
+
+def die() -> None:
+    os._exit(9)
+
+
+def stumble() -> None:
+    raise KeyError("x")
+
+
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    [
+        (reach_outside, "open reaches /etc/hostname"),
+        (reach_outside_and_tell_nobody, "open reaches /etc/hostname"),
+        (write_beside, "where only reading was asked for"),
+        (take_memory, "MiB of memory"),
+        (sleep, "hangs"),
+        (die, "the process ended with 9"),
+        (stumble, "KeyError: 'x'"),
+    ],
+)
+def test_a_case_that_does_what_it_must_not_is_told_of(
+    fault: Callable[[], None], problem: str, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_and_fail(path: Path) -> Any:
+        try:
+            return load(path)
+        except KeyFileError:
+            fault()
+            raise
+
+    load = keys.load
+    monkeypatch.setattr(keys, "load", load_and_fail)
+    monkeypatch.setattr(targets, "SECONDS", 1.0)
+    monkeypatch.setattr(files, "MEMORY_LIMIT", 150 << 20)
+
+    outcome = batches.run_files(3, ["key"], range(4), seconds=60, samples=samples, root=tmp_path)
+
+    assert outcome.failures
+    assert all(problem in failure.problem for failure in outcome.failures)
+
+
+def test_a_process_that_dies_before_the_first_case_ends_it(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "load", lambda path: stumble())
+
+    with pytest.raises(FuzzError, match="ended with 1 before the first case"):
+        batches.run_files(3, ["key"], range(4), seconds=60, samples=samples, root=tmp_path)
+
+
+# -- what is changed ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("forge", "frame", "name"),
+    [
+        (forgery.forge_segment, segment.FRAME, "log/00000001.seg"),
+        (forgery.forge_checkpoint, CHECKPOINT_FRAME, "checkpoints/00000001.ckpt"),
+        (forgery.forge_pages, PAGES_FRAME, "pages/00000001.pages"),
+    ],
+)
+@given(chance=CHANCES)
+def test_no_check_stops_a_forgery(
+    forge: forgery.Forge, frame: Frame, name: str, samples: Path, chance: Random
+) -> None:
+    data = (samples / "paging" / name).read_bytes()
+    try:
+        forged = forge(data, chance, changer(chance))
+        header = frame.decode_header(Path("x"), forged)
+        frame.decode_payload(Path("x"), header, forged[len(forged) - header.stored_size :], offset=0)
+    except (forgery.NotForgedError, FormatVersionError):
+        return
+    except CorruptError as error:
+        problem = error.problem
+    else:
+        problem = ""
+    assert "check" not in problem
+
+
+@given(chance=CHANCES)
+def test_no_check_stops_a_forged_manifest(samples: Path, chance: Random) -> None:
+    data = (samples / "ring" / "manifest.json").read_bytes()
+    try:
+        Manifest.from_json(texts.forge_manifest(data, chance, changer(chance)), Path("x"))
+    except (forgery.NotForgedError, FormatVersionError):
+        return
+    except CorruptError as error:
+        problem = error.problem
+    else:
+        problem = ""
+    assert "check" not in problem
+
+
+def test_sound_files_are_left_as_they_are_by_making_their_checks_right(samples: Path) -> None:
+    for name, frame in (("log/00000001.seg", segment.FRAME), ("pages/00000000.pages", PAGES_FRAME)):
+        data = (samples / "paging" / name).read_bytes()
+        assert forgery.reseal(frame, data) == data
+    manifest = (samples / "paging" / "manifest.json").read_bytes()
+    assert texts.reseal_manifest(manifest) == manifest
+
+
+# -- guided ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def guided(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module, with a stand-in for atheris, which is optional."""
+    atheris = ModuleType("atheris")
+    atheris.instrument_imports = lambda include: nullcontext()  # type: ignore[attr-defined]
+    atheris.Mutate = lambda data, _size: data[::-1] + b"x"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "atheris", atheris)
+    monkeypatch.delitem(sys.modules, "fuzzing.guided", raising=False)
+    yield import_module("fuzzing.guided")
+    monkeypatch.delitem(sys.modules, "fuzzing.guided", raising=False)
+
+
+class _Target:
+    """A target that remembers what it was given."""
+
+    acts = ("one", "two")
+
+    def __init__(self) -> None:
+        self.ran: list[tuple[int, bytes, str | None]] = []
+
+    def samples(self) -> list[bytes]:
+        return [b"first", b"second"]
+
+    def run(self, place: int, data: bytes, act: str | None) -> None:
+        self.ran.append((place, data, act))
+
+    def forge(self, data: bytes, _chance: Random, change: Callable[[bytes], bytes]) -> bytes:
+        return b"forged " + change(data)
+
+    def reseal(self, data: bytes) -> bytes:
+        return b"sealed " + data
+
+
+def test_an_input_says_where_it_belongs_and_what_to_do_with_it(guided: ModuleType) -> None:
+    target = _Target()
+    fuzzer = guided.Guided(target)
+
+    for data in (b"", b"\0", b"\0\1first", b"\3\377other"):
+        fuzzer.run(data)
+
+    assert target.ran == [(0, b"first", "two"), (1, b"other", None)]
+
+
+def test_the_corpus_begins_with_sound_files(guided: ModuleType) -> None:
+    target = _Target()
+    fuzzer = guided.Guided(target)
+
+    for data in fuzzer.seeds():
+        fuzzer.run(data)
+
+    assert {(0, b"first", "one"), (0, b"first", "two"), (1, b"second", None)} <= set(target.ran)
+
+
+def test_an_input_is_mostly_changed_behind_its_checks(guided: ModuleType) -> None:
+    fuzzer = guided.Guided(_Target())
+
+    made = [fuzzer.mutate(b"\0\1first", 40, seed) for seed in range(300)]
+
+    assert all(data[:1] == b"\0" and len(data) <= 40 for data in made)
+    assert sum(data[2:9] == b"forged " for data in made) > 150
+    assert sum(data[2:9] == b"sealed " for data in made) > 30
+    assert b"\0\1tsrifx" in made
+    assert fuzzer.mutate(b"", 40, 1)
+
+
+def test_every_way_of_changing_bytes_takes_any_bytes() -> None:
+    from fuzzing import changes
+
+    for way, size, seed in itertools.product(changes._WAYS, (0, 1, 3, 100), range(20)):
+        assert isinstance(way(Random(seed), bytes(size)), bytes)
