@@ -127,7 +127,10 @@ def main() -> int:
     root = Path(tempfile.mkdtemp(prefix="revirt-fuzz-"))
     print(f"seed {seed}", flush=True)
     if arguments.guided is not None:
-        return run_guided(arguments, root)
+        status = run_guided(arguments, root)
+        if status == 0:
+            shutil.rmtree(root)
+        return status
     if arguments.file is not None:
         failures = run_files(arguments, seed, root)
     elif arguments.case is not None:

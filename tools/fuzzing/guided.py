@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -21,7 +23,7 @@ except ImportError:
 
 with atheris.instrument_imports(include=["revirt"]):
     from fuzzing import FuzzError
-    from fuzzing.changes import change
+    from fuzzing.changes import Change, change
     from fuzzing.files import MEMORY_LIMIT, make_targets
     from fuzzing.forgery import NotForgedError
     from fuzzing.targets import Target
@@ -62,16 +64,21 @@ class Guided:
             return bytes(atheris.Mutate(part, len(part) + _MOST_ADDED))
 
         changer = by_fuzzer if rng.random() < 0.7 else lambda part: change(rng, part)
-        way = rng.random()
         try:
-            if way < 0.6:
-                body = self._target.forge(body, rng, changer)
-            else:
-                body = changer(body)
-                body = self._target.reseal(body) if way < 0.85 else body
-        except NotForgedError:
-            body = changer(body)
+            body = self._changed(body, rng, changer)
+        except Exception:
+            # libFuzzer would not get over it, and wait for ever.
+            traceback.print_exc()
+            os._exit(1)
         return (head + body)[:max_size]
+
+    def _changed(self, body: bytes, rng: Random, change: Change) -> bytes:
+        way = rng.random()
+        if way < 0.6:
+            with suppress(NotForgedError):
+                return self._target.forge(body, rng, change)
+        body = change(body)
+        return self._target.reseal(body) if way < 0.85 else body
 
     def seeds(self) -> list[bytes]:
         """Return inputs that do each of the acts with a sound file, and each place once."""
