@@ -67,6 +67,8 @@ class Watch:
         self._listed = frozenset(os.path.realpath(each) for each in sys.path)
         self._is_on = self._may_write = False
         self._trespassed: str | None = None
+        # What is imported late must not be written down beside its source.
+        sys.dont_write_bytecode = True
         sys.addaudithook(self._notice)
 
     @contextmanager
