@@ -31,8 +31,8 @@ SEGMENT_SIZE = 1 << 20
 """Bytes, roughly and uncompressed, at which waiting events become a segment."""
 GROWTH_LIMIT = 128 << 10
 """Bytes, likewise, up to which the last segment is replaced by one with more events."""
-QUEUE_SIZE = 64 << 20
-"""Bytes that may wait for the disk before whoever hands over more has to wait, too."""
+QUEUE_SIZE = 16 << 20
+"""Bytes that may wait for the disk before whoever hands over more has to wait, too: the ring in memory."""
 
 Job = Callable[[], None]
 Written = Callable[[int, int, Rows], None]

@@ -18,7 +18,7 @@ from revirt.image.boot import Boot
 from revirt.image.guest import Guest
 from revirt.machine.config import NS_PER_BRANCH, VIRTUAL_EPOCH, ClockMode, MachineConfig
 from revirt.machine.inputs import Inputs
-from revirt.machine.machine import Ended, Machine
+from revirt.machine.machine import TRANSLATION_BUFFER, Ended, Machine
 from revirt.monitor.console import Console
 from revirt.monitor.live import Live
 from revirt.monitor.recorder import Recorder
@@ -31,7 +31,7 @@ from revirt.render import Progress
 CHECKPOINT_EVERY = 128_000_000
 """Taken branches between two checkpoints: two to three seconds of replay.  Closer ones cost more than 2 % of a run."""
 
-BATCH_PAGES = 1024
+BATCH_PAGES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class RecordOptions:
     until: Position | None = None
     digest_every: int | None = None
     checkpoint_every: int = CHECKPOINT_EVERY
-    translation_buffer: int = 0
+    translation_buffer: int = TRANSLATION_BUFFER
     track_writes: bool = True
     limits: RingLimits | None = None
     trigger: Trigger | None = None
@@ -118,6 +118,7 @@ def record(
     if directory is None:
         machine = _build(config, live, options)
         machine.load(boot)
+        del boot
         return _run(machine, live, None, options, on_start)
     contents = _describe(guest, config, command)
     with RecordingWriter.create(directory, contents, options.limits, options.sign) as writer:

@@ -15,7 +15,7 @@ from revirt.errors import (
     UsageError,
 )
 from revirt.log.events import Event, Kind
-from revirt.machine.machine import Machine, Stop
+from revirt.machine.machine import TRANSLATION_BUFFER, Machine, Stop
 from revirt.machine.state import NewerVersionError
 from revirt.position import Position
 from revirt.recording import CheckpointInfo, Recording
@@ -39,7 +39,7 @@ class ReplaySession:
         output: Callable[[bytes], None] | None = None,
         on_event: Callable[[Event], None] | None = None,
         pace: Callable[[], None] | None = None,
-        translation_buffer: int = 0,
+        translation_buffer: int = TRANSLATION_BUFFER,
         track_writes: bool = True,
     ) -> None:
         config = machine_of(recording.path, recording.manifest)
