@@ -103,6 +103,13 @@ def core_hash_pages(pages: bytes | memoryview) -> bytes:
     return hash_pages(pages)
 
 
+def core_trim_heap() -> None:
+    """Give memory that was freed back to the host, as the core does it."""
+    from revirt.core import trim_heap
+
+    trim_heap()
+
+
 def checkpoint_name(number: int) -> str:
     """Return the name of the file of checkpoint *number*."""
     return f"{number:08}.ckpt"

@@ -10,6 +10,7 @@ every page.
 from __future__ import annotations
 
 from array import array
+from itertools import islice
 from pathlib import Path
 
 from revirt.checkpoint.format import (
@@ -21,14 +22,15 @@ from revirt.checkpoint.format import (
     HashPages,
     checkpoint_name,
     core_hash_pages,
+    core_trim_heap,
     encode_checkpoint,
     from_bytes,
 )
 from revirt.checkpoint.store import PageStore
 from revirt.log.frame import write_whole
 
-# A bound on memory (some 25 MB), not a rule of the format: past it, equal pages may be stored again.
-_KNOWN_LIMIT = 1 << 18
+# A bound on memory (some 8 MB), not a rule of the format: what was stored longer ago may be stored again.
+_KNOWN_LIMIT = 1 << 16
 
 
 class CheckpointWriter:
@@ -87,7 +89,8 @@ class CheckpointWriter:
             return
         self._grow(max(pages) + 1)
         if len(self._known) > _KNOWN_LIMIT:
-            self._known.clear()
+            for page_hash in list(islice(self._known, len(self._known) // 2)):
+                del self._known[page_hash]
         page_map, known, store, zero_hash = self._map, self._known, self._store, self._zero_hash
         if store.evicts:
             for number in pages:
@@ -116,6 +119,8 @@ class CheckpointWriter:
         self._sizes[info.number] = write_whole(self._checkpoints / checkpoint_name(info.number), *parts)
         self.count += 1
         self._info, self._state = None, b""
+        # What many pages went through would stay with the process, as much as it ever was at once.
+        core_trim_heap()
 
     def evict(self, oldest: int, *, all_of_it: bool = False) -> None:
         """Delete the checkpoints before number *oldest*, and their pages where no later one needs them.

@@ -34,6 +34,7 @@ from revirt.core._core import (
     Core,
     encode_columns,
     hash_pages,
+    trim_heap,
 )
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "encode_columns",
     "hash_pages",
     "load_unicorn",
+    "trim_heap",
 ]
 
 _HINT = f"install it with: pip install unicorn=={UNICORN_VERSION}"

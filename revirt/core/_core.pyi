@@ -50,6 +50,9 @@ def encode_columns(rows: bytes, data: bytes, /) -> bytes:
     Raises ValueError if branches decrease or reach 2**63, or rows and data do not fit together.
     """
 
+def trim_heap() -> None:
+    """Give memory that was freed back to the host, where the C library knows how to; releases the GIL."""
+
 @final
 class Core:
     def __init__(self, ram_size: int, *, translation_buffer: int = 0, track_writes: bool = True) -> None:

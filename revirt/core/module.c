@@ -465,6 +465,7 @@ static PyMethodDef MODULE_METHODS[] = {
     {"load", module_load, METH_O, NULL},
     {"hash_pages", module_hash_pages, METH_O, NULL},
     {"encode_columns", module_encode_columns, METH_VARARGS, NULL},
+    {"trim_heap", module_trim_heap, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

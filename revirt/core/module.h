@@ -62,4 +62,8 @@ PyObject *core_take_notes(CoreObject *self, PyObject *unused);
 void journal_deinit(Journal *journal);
 PyObject *module_encode_columns(PyObject *module, PyObject *args);
 
+/* ---- heap.c ------------------------------------------------------------------------------------------------- */
+
+PyObject *module_trim_heap(PyObject *module, PyObject *unused);
+
 #endif

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from pathlib import Path
 
 import pytest
 from small_guests import (
@@ -21,7 +22,7 @@ from small_guests import (
     word,
 )
 
-from revirt.core import PAGE_SIZE, STOP_HALT, STOP_LIMIT, Core, create_core, hash_pages
+from revirt.core import PAGE_SIZE, STOP_HALT, STOP_LIMIT, Core, create_core, hash_pages, trim_heap
 
 PAGES = RAM_SIZE // PAGE_SIZE
 both_ways = pytest.mark.parametrize("track_writes", [True, False])
@@ -419,3 +420,19 @@ def test_the_stack_pointer_survives_start() -> None:
     core = real("hlt")
 
     assert core.registers()["rsp"] == STACK
+
+
+def test_memory_that_was_freed_goes_back_to_the_host() -> None:
+    # What is freed below something that is still in use the C library keeps, however much it is.
+    pieces = [bytearray(100_000) for _ in range(500)]
+    del pieces[:-1]
+    before = resident()
+
+    trim_heap()
+
+    assert resident() < before - 40_000_000
+
+
+def resident() -> int:
+    """Return how much memory of this process is resident, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_SIZE
