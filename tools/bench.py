@@ -11,6 +11,7 @@ Comparisons:
     log          bytes of log per million instructions, per workload
     compute      machine / bare Unicorn
     checkpoints  how long taking one pauses the guest, and restoring one takes
+    memory       what a recorder takes beyond its guest's RAM
     boot         boot to a shell against QEMU, plain, recorded and replayed, where QEMU is installed
     help         revirt --help
 
@@ -27,7 +28,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import checkpoints, compute, qemu, recording
+from benchmarks import checkpoints, compute, memory, qemu, recording
 from benchmarks.measure import Figure, Settings
 from benchmarks.workloads import AGAINST_QEMU, RECORDED, WORKLOADS, Workload
 
@@ -35,8 +36,8 @@ from revirt.errors import HostError, RevirtError
 from revirt.image.guest import find
 from revirt.render import Column, Format, emit, printable
 
-COMPARISONS = ("recording", "log", "compute", "checkpoints", "boot", "help")
-_NEED_DEBIAN = {"recording", "log", "checkpoints", "boot"}
+COMPARISONS = ("recording", "log", "compute", "checkpoints", "memory", "boot", "help")
+_NEED_DEBIAN = {"recording", "log", "checkpoints", "memory", "boot"}
 _COLUMNS = (
     Column("comparison", "comparison"),
     Column("subject", "subject"),
@@ -98,6 +99,8 @@ def _figures(arguments: argparse.Namespace, settings: Settings) -> Iterator[Figu
         for name in ("boot", "forks"):
             yield from checkpoints.measure_pauses(WORKLOADS[name], settings)
         yield from checkpoints.measure_restore(WORKLOADS["forks"], settings)
+    if "memory" in wanted:
+        yield from memory.measure_memory(settings)
     if "help" in wanted:
         yield from recording.measure_help(settings)
     for workload in _against_qemu(arguments):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import bench
 import pytest
-from benchmarks import compute
+from benchmarks import compute, memory
 from benchmarks.measure import (
     Sample,
     Settings,
@@ -239,3 +240,64 @@ def test_without_qemu_the_boot_is_left_out_and_qemu_is_asked_for(
     said = capsys.readouterr().err
     assert "boot is left out" in said
     assert "QEMU is not installed" in said
+
+
+# -- memory ----------------------------------------------------------------------------------------------------
+
+SMAPS = """\
+55d0c0000000-55d0c0021000 rw-p 00000000 00:00 0                          [heap]
+Size:                132 kB
+Rss:                 100 kB
+7f0000000000-7f0040000000 rwxp 00000000 00:00 0
+Rss:                2048 kB
+7f1000000000-7f1000100000 rw-p 00000000 00:00 0
+Rss:                 512 kB
+7f1000200000-7f1000300000 rw-p 00000000 00:00 0
+Rss:                  64 kB
+7f2000000000-7f2000100000 r-xp 00000000 08:01 77                         /usr/lib/libfoo bar.so (deleted)
+Rss:                 300 kB
+ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]
+Rss:                   0 kB
+"""
+
+
+def test_memory_is_told_apart_by_its_mappings() -> None:
+    found = memory.parts_of(SMAPS, ram=1 << 20)
+
+    assert {part: size >> 10 for part, size in found.items()} == {
+        "the guest's RAM": 512,
+        "translated code": 2048,
+        "libraries": 300,
+        "heap": 164,
+    }
+    assert memory.beyond_ram(found) == (2048 + 300 + 164) << 10
+
+
+def test_what_no_sample_saw_is_added_to_the_most_that_one_saw() -> None:
+    phase = memory.Phase()
+
+    phase.take(Counter({"heap": 50, "the guest's RAM": 10}), high_water=60)
+    phase.take(Counter({"heap": 40, "the guest's RAM": 30}), high_water=75)
+
+    assert phase.peak["heap"] == 50
+    assert phase.most == 50 + 75 - 70
+
+
+def test_a_recorder_is_watched_while_it_loads_and_while_it_records(settings: Settings) -> None:
+    library = memory.build_library(settings.directory)
+    # A slow disk: the guest itself is done within milliseconds.
+    subject = memory.Subject("timer", ("timer", "--batch"), 4 << 20, pause_us=50_000)
+
+    loading, recording = memory._watch(subject, settings, library)
+
+    for phase in (loading, recording):
+        assert phase.most > 10 << 20
+        assert 0 < phase.peak["the guest's RAM"] <= 4 << 20
+
+
+def test_a_recording_that_fails_is_no_measurement(settings: Settings) -> None:
+    library = memory.build_library(settings.directory)
+    subject = memory.Subject("nobody", ("no-such-guest",), 1 << 20)
+
+    with pytest.raises(HostError, match="recording nobody came to nothing"):
+        memory._watch(subject, settings, library)

@@ -1,12 +1,13 @@
 /*
  * Preloaded into a recorder: lets the N-th change below a directory fail, as a disk does that is full or broken.
  *
- *     TORTURE_BELOW   the directory: changes elsewhere are neither counted nor touched
- *     TORTURE_AT      N, from 1
- *     TORTURE_ERRNO   what the call fails with; 0: it kills the process
- *     TORTURE_ONCE    if set, the calls after it work again, else they all fail, too
- *     TORTURE_HALF    if set, and the N-th call writes, half of it is written first
- *     TORTURE_NOTE    a file elsewhere, which gets the call's name, what it was on, and when (CLOCK_MONOTONIC)
+ *     TORTURE_BELOW      the directory: changes elsewhere are neither counted nor touched
+ *     TORTURE_AT         N, from 1; unset: none fails
+ *     TORTURE_ERRNO      what the call fails with; 0: it kills the process
+ *     TORTURE_ONCE       if set, the calls after it work again, else they all fail, too
+ *     TORTURE_HALF       if set, and the N-th call writes, half of it is written first
+ *     TORTURE_PAUSE_US   if set, how long each change takes, as on a slow disk
+ *     TORTURE_NOTE       a file elsewhere, which gets the call's name, what it was on, and when (CLOCK_MONOTONIC)
  *
  * A full disk takes nothing more, but lets go: with ENOSPC, deleting works and is not counted.
  */
@@ -84,6 +85,7 @@ static enum verdict judge(const char *call, const char *path, int writes)
 {
     if (!is_below(path))
         return WORKS;
+    usleep((useconds_t)atol(setting("TORTURE_PAUSE_US")));
     if (atomic_load(&fired))
         return *setting("TORTURE_ONCE") ? WORKS : refuse(FAILS);
     if (atomic_fetch_add(&calls, 1) + 1 != atol(setting("TORTURE_AT")))
