@@ -12,6 +12,7 @@ Comparisons:
     compute      machine / bare Unicorn
     checkpoints  how long taking one pauses the guest, and restoring one takes
     memory       what a recorder takes beyond its guest's RAM
+    seal         sealed / recorded, and the proof of one event of a million
     boot         boot to a shell against QEMU, plain, recorded and replayed, where QEMU is installed
     help         revirt --help
 
@@ -28,7 +29,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import checkpoints, compute, memory, qemu, recording
+from benchmarks import checkpoints, compute, memory, qemu, recording, sealing
 from benchmarks.measure import Figure, Settings
 from benchmarks.workloads import AGAINST_QEMU, RECORDED, WORKLOADS, Workload
 
@@ -36,8 +37,8 @@ from revirt.errors import HostError, RevirtError
 from revirt.image.guest import find
 from revirt.render import Column, Format, emit, printable
 
-COMPARISONS = ("recording", "log", "compute", "checkpoints", "memory", "boot", "help")
-_NEED_DEBIAN = {"recording", "log", "checkpoints", "memory", "boot"}
+COMPARISONS = ("recording", "log", "compute", "checkpoints", "memory", "seal", "boot", "help")
+_NEED_DEBIAN = {"recording", "log", "checkpoints", "memory", "seal", "boot"}
 _COLUMNS = (
     Column("comparison", "comparison"),
     Column("subject", "subject"),
@@ -101,6 +102,10 @@ def _figures(arguments: argparse.Namespace, settings: Settings) -> Iterator[Figu
         yield from checkpoints.measure_restore(WORKLOADS["forks"], settings)
     if "memory" in wanted:
         yield from memory.measure_memory(settings)
+    if "seal" in wanted:
+        yield from sealing.measure_proofs(settings)
+        for name in ("boot", "console"):
+            yield from sealing.compare_sealing(WORKLOADS[name], settings)
     if "help" in wanted:
         yield from recording.measure_help(settings)
     for workload in _against_qemu(arguments):

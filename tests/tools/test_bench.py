@@ -9,7 +9,7 @@ from pathlib import Path
 
 import bench
 import pytest
-from benchmarks import compute, memory
+from benchmarks import compute, memory, worker
 from benchmarks.measure import (
     Sample,
     Settings,
@@ -27,6 +27,7 @@ from benchmarks.workloads import WORKLOADS
 
 from revirt.errors import HostError
 from revirt.monitor.script import Expect, Script, Send
+from revirt.recording import Recording
 
 
 @pytest.fixture
@@ -301,3 +302,14 @@ def test_a_recording_that_fails_is_no_measurement(settings: Settings) -> None:
 
     with pytest.raises(HostError, match="recording nobody came to nothing"):
         memory._watch(subject, settings, library)
+
+
+def test_proofs_of_a_small_log_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "PROVEN_EVENTS", 2_000)
+    monkeypatch.setenv("REVIRT_DIR", str(tmp_path))
+
+    found = worker.proofs(tmp_path / "recording")
+
+    assert found["events"] == Recording.open(tmp_path / "recording").event_end == 2_000
+    assert 1_000 < found["size"] < 4_096
+    assert not list(Recording.open(tmp_path / "recording").verify())

@@ -10,10 +10,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from revirt.log.rows import Rows
+    from revirt.recording import Manifest
 
 CHECKPOINT_EVERY = 8_000_000
 """Branches between checkpoints while their pauses are timed: more of them than a recording normally has."""
+
+PROVEN_EVENTS = 1_000_000
+PIECE_EVENTS = 500
+"""Events that are written, and sealed, at one time while proofs are measured."""
 
 _BARE_MEMORY = 64 << 20
 
@@ -107,11 +115,67 @@ def _watch_checkpoints(session: Any, taken: list[dict[str, float]]) -> None:
     session._Recording.mark = timed
 
 
+def proofs(path: Path) -> dict[str, Any]:
+    """Record a million events at *path*, sealed, and prove some of them; return the worst of each.
+
+    No guest makes so many in a while that anybody waits for; every fourth has data, which is part of its proof.
+    """
+    from revirt.recording import Recording, RecordingWriter, prove
+    from revirt.seal import keys
+    from revirt.seal.proofs import EventProof
+
+    key = path.with_name("key")
+    public = keys.create(key)
+    with RecordingWriter.create(path, _manifest(), sign=key) as writer:
+        for start in range(0, PROVEN_EVENTS, PIECE_EVENTS):
+            rows = _rows(start, min(PIECE_EVENTS, PROVEN_EVENTS - start))
+            writer.draw_from(iter([rows, *[_rows(0, 0)] * 1000]).__next__, lambda: None)
+            # Each piece is written and sealed by itself: a history of many leaves.
+            writer.flush()
+        writer.complete({"reason": "enough"})
+    worst = {"size": 0.0, "checked": 0.0, "made": 0.0}
+    recording = Recording.open(path)
+    for ordinal in range(PROVEN_EVENTS // 20, PROVEN_EVENTS, PROVEN_EVENTS // 10):
+        begun = time.perf_counter()
+        data = prove(recording, ordinal, public).to_json()
+        made = time.perf_counter()
+        proven = EventProof.from_json(data).verify(public)
+        checked = time.perf_counter()
+        assert proven.ordinal == ordinal
+        found = {"size": float(len(data)), "made": made - begun, "checked": checked - made}
+        worst = {name: max(value, found[name]) for name, value in worst.items()}
+    return {**worst, "events": PROVEN_EVENTS}
+
+
+def _manifest() -> Manifest:
+    from revirt.machine.config import MachineConfig
+    from revirt.recording import Manifest
+
+    machine = MachineConfig(1 << 20, "virtual", 0, 10).to_plain()
+    return Manifest(guest={"name": "none"}, machine=machine, clock="virtual", versions={}, command=[])
+
+
+def _rows(start: int, count: int) -> Rows:
+    from revirt.log.events import Event, Kind
+    from revirt.log.rows import rows_of
+
+    pc = 0xFFFFFFFF81000000
+    return rows_of(
+        [
+            Event(Kind.RECEIVED, number * 100, False, pc + number, number & 0xFFFF, 0, b"%d\n" % number)
+            if number % 4 == 0
+            else Event(Kind.CLOCK, number * 100, False, pc + number, number & 0xFFFF, number * 1000)
+            for number in range(start, start + count)
+        ]
+    )
+
+
 TASKS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "bare": bare,
     "instructions": instructions,
     "restore": restore,
     "pauses": pauses,
+    "proofs": proofs,
 }
 
 if __name__ == "__main__":

@@ -23,14 +23,14 @@ from fuzzing.forgery import NotForgedError
 from fuzzing.members import Checkpoints, Manifests, Pages, Segments
 from fuzzing.pack_files import Packs
 from fuzzing.recordings import SAMPLES
-from fuzzing.seals import Blocks, Envelopes, Keys, Trees
+from fuzzing.seals import Blocks, Envelopes, Keys, Leaves, Proofs
 from fuzzing.strange import Strange
 from fuzzing.targets import Commands, Scene, Target
 from fuzzing.watch import Memory, Watch
 
 TARGETS: tuple[type[Target], ...] = (
     *(Segments, Manifests, Checkpoints, Pages, Strange, Packs),
-    *(Keys, Trees, Blocks, Envelopes),
+    *(Keys, Leaves, Blocks, Envelopes, Proofs),
 )
 KINDS = tuple(target.kind for target in TARGETS)
 KINDS_GUIDED = tuple(kind for kind in KINDS if kind != "strange")

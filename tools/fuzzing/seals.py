@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from random import Random
@@ -15,9 +14,10 @@ from fuzzing.texts import forge_json
 from fuzzing.watch import Watch
 from revirt.errors import RevirtError, SealError
 from revirt.log.events import Event, Kind
+from revirt.log.frame import compress_small
 from revirt.log.rows import rows_of
-from revirt.seal import dsse, keys
-from revirt.seal.blocks import Block, block_of, event_root, verify_block
+from revirt.seal import dsse, keys, leaves
+from revirt.seal.blocks import BLOCK_EVENTS, Block, block_of, event_root, verify_block
 from revirt.seal.epochs import (
     BATCH_TYPE,
     EpochSignature,
@@ -26,8 +26,11 @@ from revirt.seal.epochs import (
     verify_epoch_signature,
 )
 from revirt.seal.fields import read_object
+from revirt.seal.heads import HEAD_TYPE, Head
 from revirt.seal.keys import PrivateKey
-from revirt.seal.merkle import TREE_HEADER, HistoryTree, leaf_hash, verify_consistency, verify_inclusion
+from revirt.seal.leaves import Leaf, LeafKind
+from revirt.seal.merkle import HistoryTree, leaf_hash, verify_consistency, verify_inclusion
+from revirt.seal.proofs import EventProof
 from revirt.seal.schedule import Schedule
 
 _SEED = bytes(range(32))
@@ -104,46 +107,82 @@ class Keys(Target):
         return refused
 
 
-class Trees(SealTarget):
-    """Saved history trees."""
+class Leaves(Target):
+    """Files with the leaves of a segment."""
 
-    kind = "tree"
+    kind = "leaves"
 
     def __init__(self, scene: Scene, watch: Watch, commands: Commands) -> None:
         super().__init__(scene, watch, commands)
+        self._path = self.directory / leaves.file_name(0)
+        self._files = [_leaf_file(first, count) for first, count in ((0, 1), (5, 3), (32, 40))]
+
+    def samples(self) -> Sequence[bytes]:
+        return self._files
+
+    def forge(self, data: bytes, rng: Random, change: Change) -> bytes:
+        """Change fields or the payload, and make the checks right."""
+        try:
+            header, raw = leaves.FRAME.decode(self._path, data)
+        except RevirtError as error:
+            raise NotForgedError(str(error)) from error
+        values = list(header.fields)
+        if rng.random() < 0.5:
+            index = rng.randrange(len(values))
+            values[index] = number(rng, values[index])
+        else:
+            raw = change(raw)
+        try:
+            return b"".join(leaves.FRAME.encode(tuple(values), raw, compress_small))
+        except ValueError as error:
+            raise NotForgedError(str(error)) from error
+
+    def run(self, _place: int, data: bytes, _act: str | None) -> list[RevirtError]:
+        self._path.write_bytes(data)
+        refused: list[RevirtError] = []
+        try:
+            with self.reading(refused):
+                found = leaves.read(self._path, 0)
+                tree = HistoryTree.resume(found.first, found.subtrees)
+                for leaf in found.leaves:
+                    tree.append(leaf.hash)
+                root = tree.root()
+                if tree.first < tree.size:
+                    last = tree.size - 1
+                    assert verify_inclusion(tree.leaf(last), last, tree.size, tree.inclusion(last), root)
+                    path = tree.consistency(tree.first)
+                    assert verify_consistency(tree.first, tree.size, tree.root(tree.first), root, path)
+        finally:
+            self._path.unlink()
+        return refused
+
+
+class Proofs(SealTarget):
+    """Proofs of events, as JSON."""
+
+    kind = "proof"
+
+    def __init__(self, scene: Scene, watch: Watch, commands: Commands) -> None:
+        super().__init__(scene, watch, commands)
+        self._key = PrivateKey.from_raw(_SEED)
+        schedule = Schedule.begin(self._key, _UUID, epochs=4, seed=_SEED)
+        rows = rows_of([Event(Kind.RECEIVED, each, False, 0, 0, 0, b"ls"[: each % 3]) for each in range(9)])
+        leaf = Leaf(LeafKind.EVENTS, 0, rows.count, event_root(rows))
+        head = Head(_UUID, bytes(32), 1, leaf.hash, rows.count, "2026-11-21T12:00:00+00:00", False, None)
+        envelope = schedule.seal(HEAD_TYPE, head.to_payload())
+        certificates = tuple(schedule.certificates)
         self.files = [
-            _tree(size, first).save() for size, first in ((0, 0), (1, 0), (7, 0), (13, 5), (40, 32))
+            EventProof(
+                _UUID, certificates, envelope, 0, leaf.pack(), (), block_of(rows, index), index, data
+            ).to_json()
+            for index, data in ((0, None), (5, b"ls"), (8, b"ls"))
         ]
 
     def forge(self, data: bytes, rng: Random, change: Change) -> bytes:
-        """Change sizes or hashes, and make the root right if that can be done."""
-        if len(data) < TREE_HEADER.size + 32:
-            raise NotForgedError("no tree")
-        magic, version, first, size = TREE_HEADER.unpack_from(data)
-        hashes = data[TREE_HEADER.size :]
-        if rng.random() < 0.5:
-            first, size = number(rng, first), number(rng, size)
-        else:
-            hashes = change(hashes[:-32])
-            hashes = hashes[: len(hashes) // 32 * 32]
-            size = first + max(0, len(hashes) // 32 - first.bit_count())
-            hashes += _tree_of(first, hashes).root()
-        try:
-            return TREE_HEADER.pack(magic, version, first, size) + hashes
-        except struct.error as error:
-            raise NotForgedError(str(error)) from error
+        return forge_json(data, rng, change)
 
     def look(self, _place: int, data: bytes) -> None:
-        tree = HistoryTree.restore(data)
-        if tree.save() != data:
-            raise AssertionError("a tree that is saved in two ways")
-        root, last = tree.root(), tree.size - 1
-        if tree.first < tree.size:
-            assert verify_inclusion(tree.leaf(last), last, tree.size, tree.inclusion(last), root)
-            path = tree.consistency(tree.first)
-            assert verify_consistency(tree.first, tree.size, tree.root(tree.first), root, path)
-        tree.append(leaf_hash(b"another"))
-        tree.prune(tree.size)
+        EventProof.from_json(data).verify(self._key.public)
 
 
 class Blocks(SealTarget):
@@ -165,7 +204,7 @@ class Blocks(SealTarget):
         block = Block.from_json(read_object(data, "block", _LIMIT))
         if not verify_block(block, self._count, self._root):
             raise SealError("a block that is not of this segment")
-        block.event(block.index * 16)
+        block.event(block.index * BLOCK_EVENTS)
 
 
 class Envelopes(SealTarget):
@@ -202,22 +241,10 @@ class Envelopes(SealTarget):
                 verify_epoch_signature(_HEAD_TYPE, self._payload, signature, self._batches)
 
 
-def _tree(size: int, first: int) -> HistoryTree:
+def _leaf_file(first: int, count: int) -> bytes:
+    """Return a file of *count* leaves of segment 0, the first of which is number *first* of the tree."""
+    made = [Leaf(LeafKind.EVENTS, each, 1, leaf_hash(b"%d" % each)) for each in range(first + count)]
     tree = HistoryTree()
-    for index in range(size):
-        tree.append(leaf_hash(b"%d" % index))
-    tree.prune(first)
-    return tree
-
-
-def _tree_of(first: int, hashes: bytes) -> HistoryTree:
-    """Return the tree that consists of *hashes*, which are subtrees of the *first* leaves, then leaves."""
-    each = [hashes[at : at + 32] for at in range(0, len(hashes), 32)]
-    frozen = first.bit_count()
-    if len(each) < frozen or first >= 1 << 62:
-        raise NotForgedError("too few hashes")
-    tree = HistoryTree()
-    tree._freeze(first, each[:frozen])
-    for leaf in each[frozen:]:
-        tree.append(leaf)
-    return tree
+    for leaf in made[:first]:
+        tree.append(leaf.hash)
+    return leaves.encode(0, first, tree.subtrees(first), [leaf.pack() for leaf in made[first:]])
