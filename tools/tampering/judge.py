@@ -6,11 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-<<<<<<< HEAD
-from revirt.errors import CorruptError, RevirtError
-=======
 from revirt.errors import CorruptError, FormatVersionError, RevirtError
->>>>>>> c0e3239 (Tamper with sealed recordings, and make legal ones: tools/tamper.py)
 from revirt.recording import Finding, Recording, Verdict
 from revirt.seal.keys import PublicKey
 from tampering.tampering import Change, Due
@@ -29,17 +25,10 @@ def verify(path: Path, key: PublicKey) -> Said:
     """Verify the recording in *path*, which *key* has to have sealed; what is no clear error is raised."""
     try:
         verification = Recording.open(path).verify(key)
-<<<<<<< HEAD
-    except RevirtError as error:
-        named = error.path if isinstance(error, CorruptError) else path
-        return Said(None, (Finding(named, None, str(error)),))
-    findings = tuple(verification)
-=======
         findings = tuple(verification)
     except RevirtError as error:
         named = error.path if isinstance(error, (CorruptError, FormatVersionError)) else path
         return Said(None, (Finding(named, None, str(error)),))
->>>>>>> c0e3239 (Tamper with sealed recordings, and make legal ones: tools/tamper.py)
     return Said(verification.verdict, findings, verification.unsealed)
 
 

@@ -139,12 +139,8 @@ def edit_manifest(_sample: Sample, path: Path, rng: Random) -> Change | None:
     if json.dumps(plain, sort_keys=True) == before:
         return None
     _write_manifest(path, Manifest(**plain))
-<<<<<<< HEAD
-    return change(f"manifest: {name}", NAME)
-=======
     # A seal names the recording that it is of: either may be the wrong one.
     return change(f"manifest: {name}", NAME, *([layout.SEAL] if name == "uuid" else []))
->>>>>>> c0e3239 (Tamper with sealed recordings, and make legal ones: tools/tamper.py)
 
 
 def edit_end(_sample: Sample, path: Path, rng: Random) -> Change | None:
