@@ -91,6 +91,21 @@ def swap_events(book: Book, rng: Random) -> str | None:
     return "two events swapped"
 
 
+def move_event(book: Book, rng: Random) -> str | None:
+    """Let an event stand in the segment beside its own, where it is as many events from the beginning of the log."""
+    if len(book.segments) < 2:
+        return None
+    place = rng.randrange(1, len(book.segments))
+    before, after = book.segments[place - 1], book.segments[place]
+    if rng.random() < 0.5 and len(before) > 1:
+        after.insert(0, before.pop())
+    elif len(after) > 1:
+        before.append(after.pop(0))
+    else:
+        return None
+    return f"an event moved between segments {place - 1} and {place}"
+
+
 def swap_segments(book: Book, rng: Random) -> str | None:
     """Let two segments change places, numbered and chained anew; moments are made to fit."""
     if len(book.segments) < 2:
@@ -194,6 +209,7 @@ EDITS: dict[str, Edit] = {
     "event inserted": insert_event,
     "event repeated": repeat_event,
     "events swapped": swap_events,
+    "event moved": move_event,
     "segments swapped": swap_segments,
     "segment dropped": drop_segment,
     "last segments dropped": drop_last,
