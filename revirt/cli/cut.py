@@ -11,7 +11,7 @@ from revirt.errors import UsageError
 from revirt.position import GuestTime, Point
 from revirt.recording import CutReport, Recording, resolve
 from revirt.recording import cut as cut_out
-from revirt.recording.packing import no_progress
+from revirt.recording.progress import no_progress
 from revirt.render import Format, byte_progress, duration, emit_record, grouped, printable, size, styled
 from revirt.replay import branches_at, checkpoint_before
 

@@ -12,8 +12,9 @@ from revirt.cli.signals import UnwindingStop
 from revirt.errors import UsageError
 from revirt.recording import PackReport, recordings_dir, resolve
 from revirt.recording.pack_format import SUFFIX
-from revirt.recording.packing import no_progress, pack_to
 from revirt.recording.packing import pack as pack_file
+from revirt.recording.packing import pack_to
+from revirt.recording.progress import no_progress
 from revirt.recording.store import LATEST
 from revirt.recording.unpacking import unpack as unpack_file
 from revirt.recording.unpacking import unpack_from

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from revirt.cli.rows import payload
 from revirt.errors import RecordingError, RevirtError, UsageError
 from revirt.log.frame import read_file
 from revirt.recording import Finding, Recording, Seal, Verdict, Verification, prove, resolve
-from revirt.render import Column, Format, emit, emit_record, grouped, printable, styled
+from revirt.recording.progress import no_progress
+from revirt.render import Column, Format, byte_progress, emit, emit_record, grouped, printable, styled
 from revirt.seal.keys import PublicKey, load_public
 from revirt.seal.proofs import PROOF_LIMIT, EventProof, ProvenEvent
 
@@ -38,19 +40,23 @@ def verify(arguments: argparse.Namespace) -> int:
     if path.is_file():
         return _verify_proof(path, key, arguments.form)
     recording = Recording.open(resolve(arguments.recording))
-    verification = recording.verify(key)
-    findings: list[Finding] = []
+    with byte_progress(recording.path.name) as line:
+        verification = recording.verify(key, line.update if line is not None else no_progress)
+        findings = iter(verification)
+        # The line goes with the first one: from there on the terminal belongs to what is wrong.
+        first = list(islice(findings, 1))
+    listed: list[Finding] = []
     if arguments.form is Format.TABLE:
-        emit(verification, _FINDINGS, Format.TABLE, sys.stdout)
+        emit(chain(first, findings), _FINDINGS, Format.TABLE, sys.stdout)
     else:
-        findings = list(verification)
+        listed = [*first, *findings]
     verdict = verification.verdict
     facts: dict[str, Any] = {
         "path": recording.path,
         "uuid": recording.manifest.uuid,
         "state": recording.state,
         "verdict": verdict,
-        "findings": findings,
+        "findings": listed,
         "seal": _seal_facts(verification, key) if verification.seal else None,
     }
     if arguments.form is not Format.TABLE:

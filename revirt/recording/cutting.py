@@ -26,8 +26,8 @@ from revirt.log.frame import write_whole
 from revirt.log.reader import LogReader, Start
 from revirt.recording import layout
 from revirt.recording.manifest import CUT, NAME, SIZE_LIMIT, Kept, Manifest, RecordingState
-from revirt.recording.packing import Progress, no_progress
 from revirt.recording.placing import new_recording
+from revirt.recording.progress import Progress, no_progress
 from revirt.recording.reader import Recording
 from revirt.recording.usage import disk_usage
 

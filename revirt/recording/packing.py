@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,13 +32,11 @@ from revirt.recording.pack_format import (
     new_digest,
     padding,
 )
+from revirt.recording.progress import Progress, no_progress
 from revirt.recording.reader import Recording
 
 PIECE = 1 << 20
 """Bytes that are read, hashed and written at a time."""
-
-Progress = Callable[[str, int, int | None], None]
-"""Told now and then what is being done, how many bytes of it are done, and of how many (None: unknown)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +56,6 @@ class PackReport:
     digest: bytes
     problems: int = 0
     left_out: tuple[str, ...] = ()
-
-
-def no_progress(_what: str, _done: int, _total: int | None) -> None:
-    """Take no notice."""
 
 
 def pack(
@@ -97,8 +91,7 @@ def pack_to(
     FormatVersionError if a newer revirt made it.  One that is damaged is refused with CorruptError unless *force*:
     then it is packed as it is.  What *out* raises is passed on.
     """
-    progress("checking", 0, None)
-    uuid, problems = check(recording, force=force)
+    uuid, problems = check(recording, force=force, progress=progress)
     names, left_out = _names(recording)
     index = Index.of(recording, _members(recording, names, progress))
     sink = _Sink(out, index.pack_size, progress)
@@ -114,14 +107,16 @@ def pack_to(
     return PackReport(None, uuid, index.count, sink.size, sink.digest(), problems, tuple(left_out))
 
 
-def check(recording: Path, *, force: bool, source: Path | None = None) -> tuple[str | None, int]:
+def check(
+    recording: Path, *, force: bool, source: Path | None = None, progress: Progress = no_progress
+) -> tuple[str | None, int]:
     """Verify the recording in the directory *recording*; return its uuid and how many problems it has.
 
     Raises CorruptError if it has any, unless *force*; that names *source* if there is one, where the recording came
     from.  Raises FormatVersionError if a newer revirt made it, RecordingError if it is being recorded.
     """
     try:
-        uuid, count, first = _problems(recording)
+        uuid, count, first = _problems(recording, progress)
     except FormatVersionError as error:
         raise FormatVersionError(source or error.path, error.found, error.known, what=error.what) from error
     if count and not force:
@@ -133,7 +128,7 @@ def check(recording: Path, *, force: bool, source: Path | None = None) -> tuple[
     return uuid, count
 
 
-def _problems(recording: Path) -> tuple[str | None, int, str]:
+def _problems(recording: Path, progress: Progress) -> tuple[str | None, int, str]:
     """Return the uuid of *recording*, how many problems `Recording.verify` finds, and the first of them."""
     try:
         opened = Recording.open(recording)
@@ -142,7 +137,7 @@ def _problems(recording: Path) -> tuple[str | None, int, str]:
         return None, 1, f"{manifest.NAME}: {error.problem}"
     _refuse_recorder(opened.state is RecordingState.RECORDING, recording)
     count, first = 0, ""
-    for finding in opened.verify():
+    for finding in opened.verify(progress=progress):
         first = first or f"{finding.path.relative_to(recording)}: {finding.problem}"
         count += 1
     return opened.manifest.uuid, count, first

@@ -16,6 +16,7 @@ from revirt.log.segment import Segment
 from revirt.recording import layout, store
 from revirt.recording.audit import audit, check_state, events_of
 from revirt.recording.manifest import NAME, Manifest, RecordingState
+from revirt.recording.progress import Progress, no_progress
 from revirt.recording.verify import Verification
 from revirt.seal.keys import PublicKey
 
@@ -166,12 +167,12 @@ class Recording:
         check_state(path, loaded.state, checkpoint)
         return digest, checkpoint
 
-    def verify(self, key: PublicKey | None = None) -> Verification:
+    def verify(self, key: PublicKey | None = None, progress: Progress = no_progress) -> Verification:
         """Return the check of everything, to iterate over: it yields what is wrong, nothing if all is as written.
 
         With a *key* the recording has to be sealed by that.
         """
-        return Verification(self.path, self.manifest, self.state, key)
+        return Verification(self.path, self.manifest, self.state, key, progress)
 
     def checkpoint_path(self, number: int) -> Path:
         """Return the file of checkpoint *number*."""

@@ -28,8 +28,9 @@ from revirt.recording.pack_format import (
     new_digest,
     padding,
 )
-from revirt.recording.packing import PIECE, PackReport, Progress, check, no_progress
+from revirt.recording.packing import PIECE, PackReport, check
 from revirt.recording.placing import new_recording, refuse_existing
+from revirt.recording.progress import Progress, no_progress
 
 _PREFIX = ".revirt-unpack-"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from revirt.checkpoint import CheckpointInfo, CheckpointReader, LoadedCheckpoint
-from revirt.checkpoint.format import PAGE_SIZE, checkpoint_name
+from revirt.checkpoint.format import PAGE_SIZE, checkpoint_name, pages_name
 from revirt.errors import CorruptError, FormatVersionError, RecordingError
 from revirt.log import segment
 from revirt.log.chain import SEALED, Chain
@@ -27,6 +28,7 @@ from revirt.recording import layout
 from revirt.recording.audit import audit, check_events
 from revirt.recording.machine import machine_of
 from revirt.recording.manifest import NAME, Kept, Manifest, RecordingState
+from revirt.recording.progress import Progress, no_progress
 from revirt.recording.repair import was_repaired
 from revirt.recording.seal import Seal, is_sealed
 from revirt.recording.seal_check import SealCheck
@@ -48,6 +50,8 @@ class Finding:
 
 
 _Check = Generator[Finding, None, T]
+_Advance = Callable[..., None]
+"""Told of files that are done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +77,17 @@ class Verification:
     """The check of everything in the recording *path*: iterate over it once to check, and get what is wrong.
 
     *contents* are those of its manifest.  If it is sealed, what the seal says is believed if *key* made it, or without
-    *key* the one that stands in the recording; a recording that is not sealed fails against a *key*.
+    *key* the one that stands in the recording; a recording that is not sealed fails against a *key*.  *progress* hears
+    of the log, checkpoints and pages.
     """
 
     def __init__(
-        self, path: Path, contents: Manifest, state: RecordingState, key: PublicKey | None = None
+        self,
+        path: Path,
+        contents: Manifest,
+        state: RecordingState,
+        key: PublicKey | None = None,
+        progress: Progress = no_progress,
     ) -> None:
         self.seal: Seal | None = None
         """The seal, if there is one whose signatures hold."""
@@ -87,6 +97,7 @@ class Verification:
         self._contents = contents
         self._state = state
         self._key = key
+        self._progress = progress
         self._findings = 0
         self._check: SealCheck | None = None
 
@@ -117,9 +128,10 @@ class Verification:
         if page_count is not None and (self._key or is_sealed(path)):
             seal = yield from self._open_seal(page_count, edge)
         walk = _Walk(path / layout.CHECKPOINTS, named, edge)
-        counted = yield from _verify_log(path / layout.LOG, edge, walk, seal)
+        advance = self._meter()
+        counted = yield from _verify_log(path / layout.LOG, edge, walk, seal, advance)
         whole_log = None if counted is None else _Log(counted, named, page_count)
-        infos = yield from _verify_checkpoints(path, edge, whole_log, seal)
+        infos = yield from _verify_checkpoints(path, edge, whole_log, seal, advance)
         if counted is None:
             return
         if seal is not None:
@@ -131,6 +143,21 @@ class Verification:
                 contents,
                 {"events": counted, "checkpoints": contents.start.checkpoint + len(infos)},
             )
+
+    def _meter(self) -> _Advance:
+        """Return what is to be told which files are done."""
+        done, total = 0, None
+        with suppress(OSError):
+            parts = (self._path / name for name in layout.ALWAYS)
+            total = sum(each.lstat().st_size for part in parts for each in part.iterdir())
+
+        def advance(*files: Path) -> None:
+            nonlocal done
+            with suppress(OSError):
+                done += sum(each.lstat().st_size for each in files)
+            self._progress("checking", done, total)
+
+        return advance
 
     def _open_seal(self, page_count: int, edge: _Edge) -> _Check[SealCheck | None]:
         """Open the seal, and compare the manifest with it; return what checks the rest, None if that cannot be."""
@@ -196,7 +223,9 @@ class _Edge:
         return None
 
 
-def _verify_log(directory: Path, edge: _Edge, walk: _Walk, seal: SealCheck | None) -> _Check[int | None]:
+def _verify_log(
+    directory: Path, edge: _Edge, walk: _Walk, seal: SealCheck | None, advance: _Advance
+) -> _Check[int | None]:
     """Check the log, and with the *seal*; *walk* its events.
 
     Return the ordinal behind the last one, None if that cannot be told.
@@ -209,6 +238,7 @@ def _verify_log(directory: Path, edge: _Edge, walk: _Walk, seal: SealCheck | Non
     before: Segment | None = None
     damaged = False
     for path in files:
+        advance(path)
         try:
             # Behind a damaged segment nothing says where the next should begin.
             read = segment.read(path) if damaged else _read_next(path, before, edge)
@@ -317,7 +347,7 @@ class _Log:
 
 
 def _verify_checkpoints(
-    path: Path, edge: _Edge, log: _Log | None, seal: SealCheck | None
+    path: Path, edge: _Edge, log: _Log | None, seal: SealCheck | None, advance: _Advance
 ) -> _Check[list[CheckpointInfo] | None]:
     """Check checkpoints and pages, compare them with the *log* if all of that could be read, and with the *seal*.
 
@@ -341,6 +371,7 @@ def _verify_checkpoints(
     seen: set[Finding] = set()
     for info in infos:
         file = directory / checkpoint_name(info.number)
+        advance(file, path / layout.PAGES / pages_name(info.number))
         for finding in _verify_checkpoint(file, reader, info.number, log, seal):
             if finding not in seen and not edge.is_past(checkpoint=info.number):
                 seen.add(finding)
