@@ -11,7 +11,7 @@ from typing import Any
 
 from revirt.cli.rows import payload
 from revirt.errors import RecordingError, RevirtError, UsageError
-from revirt.log.frame import read_file
+from revirt.log.frame import read_file, write_all
 from revirt.recording import Finding, Recording, Seal, Verdict, Verification, prove, resolve
 from revirt.recording.progress import no_progress
 from revirt.render import Column, Format, byte_progress, emit, emit_record, grouped, printable, styled
@@ -109,14 +109,26 @@ def prove_event(arguments: argparse.Namespace) -> int:
         sys.stdout.buffer.write(proof)
         sys.stdout.buffer.flush()
         return 0
-    try:
-        with open(arguments.output, "xb") as file:
-            file.write(proof)
-    except FileExistsError as error:
-        raise RevirtError(f"{arguments.output} exists already", hint="choose another name with -o") from error
-    except OSError as error:
-        raise RevirtError(f"cannot write {arguments.output}: {error.strerror or error}") from error
+    _write_new(arguments.output, proof)
     return 0
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    """Write *data* to the new file *path*; what was written of it goes again if it cannot be."""
+    try:
+        with open(path, "xb", buffering=0) as file:
+            try:
+                write_all(file, data)
+            except OSError:
+                path.unlink()
+                raise
+    except FileExistsError as error:
+        raise RevirtError(f"{path} exists already", hint="choose another name with -o") from error
+    except OSError as error:
+        problem = error.strerror or str(error)
+        raise RevirtError(
+            f"cannot write {path}: {problem}", hint="choose a place with free space with -o"
+        ) from error
 
 
 def _key(arguments: argparse.Namespace) -> PublicKey | None:
@@ -128,7 +140,7 @@ def _verify_proof(path: Path, key: PublicKey | None, form: Format) -> int:
         raise UsageError(
             f"{path} is a file, so a proof, which is checked with --key", hint="name the public key"
         )
-    proven = EventProof.from_json(read_file(path, PROOF_LIMIT)).verify(key)
+    proven = EventProof.from_json(read_file(path.resolve(), PROOF_LIMIT)).verify(key)
     facts = {
         "path": path,
         "verdict": "proven",
