@@ -7,7 +7,6 @@ seal, if there is one (see `revirt.recording.seal_check`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -298,7 +297,7 @@ class _Walk:
         for ordinal, event in enumerate(events, found.ordinal):
             if event.kind is Kind.CHECKPOINT:
                 path = self._directory / checkpoint_name(event.number)
-                if os.path.lexists(path):
+                if path.is_symlink() or path.exists():
                     self._named[event.number] = _Named(ordinal, self._before, _shortened(event))
                 elif not self._edge.is_past(checkpoint=event.number):
                     yield Finding(path, None, "missing")

@@ -27,7 +27,7 @@ class Strange(MemberTarget):
     acting = 1.0
 
     def members(self, recording: Path) -> list[Path]:
-        parts = [recording / part for part in layout.DIRECTORIES]
+        parts = [recording / part for part in layout.DIRECTORIES if (recording / part).is_dir()]
         files = [each for part in parts for each in list_directory(part)]
         made = [recording / "lock", recording / f"{NAME}.tmp", *(part / "00000001.seg.tmp" for part in parts)]
         return [recording / NAME, *parts, *files, *made]
