@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torture
+from busy import busy_in
 from library import RecordingOf
 from torturing import faults
+from torturing import judge as judging
+from torturing.disks import DISKS
 from torturing.faults import FAULTS, build_library
 from torturing.judge import NO_CHECKPOINT, NO_RECORDING, NOTHING, judge
+from torturing.onlooker import Sight, bytes_on_disk, look
 from torturing.recorder import Run
 
-from revirt.recording import RecordingState
+from revirt.monitor.console import NullConsole
+from revirt.monitor.session import RecordOptions, record
+from revirt.position import Position
+from revirt.recording import Manifest, RecordingState, RingLimits
+from revirt.seal.keys import create
 
 
 def a_run(*seen: tuple[float, bytes], ended: float = 10.0, status: int = 1, said: str = "") -> Run:
@@ -51,6 +61,46 @@ def test_whatever_call_fails_the_recording_can_be_trusted(
     said = capsys.readouterr().out
     assert status == 0, said
     assert "interrupted" in said
+
+
+def test_killed_rings_kept_to_their_size_and_can_be_trusted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create(tmp_path / "key")
+    arguments = [
+        "kill",
+        "--times",
+        "4",
+        "--guest",
+        "churn",
+        "--log-size",
+        "6M",
+        "--seed",
+        "31",
+        "--jobs",
+        "1",
+    ]
+
+    status = torture.main([*arguments, "--sign", str(tmp_path / "key"), "--directory", str(tmp_path / "t")])
+
+    said = capsys.readouterr().out
+    assert status == 0, said
+    assert "had let go of their beginning" in said
+
+
+def test_disks_fail_below_recorders_or_the_host_is_said_not_to_allow_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = torture.main(
+        ["disks", "--times", "1", "--seed", "1", "--jobs", "1", "--directory", str(tmp_path)]
+    )
+
+    # Not skipped: where a file system may not be mounted that is said, and a failure.
+    said = capsys.readouterr().out.splitlines()
+    refused = [line for line in said if ": this host does not let us mount" in line]
+    assert len(said) == len(DISKS)
+    assert sum(", 0 failures; " in line for line in said) == len(DISKS) - len(refused)
+    assert status == (1 if refused else 0)
 
 
 # -- the faults ------------------------------------------------------------------------------------------------
@@ -130,14 +180,105 @@ def test_a_replay_that_prints_something_else_is_noticed() -> None:
         run.lost_s(b"two\n")
 
 
+def test_a_replay_that_begins_later_is_found_in_what_was_seen() -> None:
+    run = a_run((1.0, b"1\n2\n"), (7.0, b"3\n"), (9.0, b"4\n5"))
+
+    assert run.lost_s(b"3\n4\n", is_cut=True) == 0.0
+    assert run.lost_s(b"2\n", is_cut=True) == 3.0
+    assert run.lost_s(b"3\n4\n5\n", is_cut=True) == 0.0
+    with pytest.raises(ValueError, match="something else"):
+        run.lost_s(b"2\n4\n", is_cut=True)
+
+
+def interrupted_ring(path: Path) -> Path:
+    """Record a ring that lets go of something and is left as by a recorder that died."""
+    options = RecordOptions(
+        clock="virtual", until=Position(60_000), checkpoint_every=1_000, limits=RingLimits(size=60_000)
+    )
+    path.mkdir()
+    with NullConsole() as console:
+        record(busy_in(path), console, options, path / "ring")
+    change_manifest(path / "ring", state="recording", end=None)
+    return path / "ring"
+
+
+def change_manifest(path: Path, **changes: object) -> None:
+    manifest = Manifest.read(path / "manifest.json")
+    (path / "manifest.json").write_text(replace(manifest, **changes).to_json())  # type: ignore[arg-type]
+
+
+def test_a_ring_that_takes_too_much_is_noticed(tmp_path: Path) -> None:
+    path = interrupted_ring(tmp_path / "r")
+
+    sound = judge(path, "seed", tmp_path)
+    change_manifest(path, ring={"size": 10_000, "keep_ns": None})
+    fat = judge(path, "seed", tmp_path)
+    change_manifest(path, ring={"size": None, "keep_ns": 10})
+    long = judge(path, "seed", tmp_path)
+
+    assert (sound.outcome, sound.problems, sound.limit) == (RecordingState.INTERRUPTED, [], 63_000)
+    assert sound.begins > 0
+    assert "bytes, of 10000" in fat.problems[0]
+    assert "span all of the 10 ns" in long.problems[0]
+
+
+def test_a_repair_that_loses_something_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = interrupted_ring(tmp_path / "r")
+    say = judging._say
+
+    def say_on_damage(command: str, target: str, *words: str) -> object:
+        if command == "repair":
+            max((Path(target) / "log").glob("*.seg")).unlink(missing_ok=True)
+        return say(command, target, *words)
+
+    monkeypatch.setattr(judging, "_say", say_on_damage)
+    verdict = judge(path, "seed", tmp_path)
+
+    assert any(problem.startswith("repair lost events") for problem in verdict.problems)
+
+
+def test_a_seal_that_is_missing_is_noticed(tmp_path: Path) -> None:
+    create(tmp_path / "key")
+
+    verdict = judge(interrupted_ring(tmp_path / "r"), "seed", tmp_path, tmp_path / "key.pub")
+
+    assert verdict.problems[0].startswith("verify: tampered where interrupted is expected")
+
+
+def test_onlookers_report_what_is_wrong_while_it_is_recorded(tmp_path: Path) -> None:
+    path = interrupted_ring(tmp_path / "r")
+    sight = Sight()
+
+    with (path / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        look(path, None, sight)
+        sound = list(sight.problems)
+        newest = max((path / "pages").iterdir())
+        newest.write_bytes(newest.read_bytes()[:-1])
+        look(path, None, sight)
+
+    assert (sight.readings, sound) == (1, [])
+    assert "while it was recorded, it was damaged" in sight.problems[0]
+
+
+def test_what_lies_in_a_recording_is_weighed_with_what_is_being_written(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "log" / "00000000.seg").write_bytes(bytes(100))
+    (tmp_path / "pages" / "00000000.pages.tmp").write_bytes(bytes(20))
+    (tmp_path / "manifest.json").write_bytes(bytes(3))
+
+    assert bytes_on_disk(tmp_path) == 120
+
+
 def test_damage_is_noticed_by_verify_and_by_the_replay(recording_of: RecordingOf, tmp_path: Path) -> None:
     path = tmp_path / "copy"
     shutil.copytree(recording_of("hello").path, path)
 
-    before = judge(path, "seed")
+    before = judge(path, "seed", tmp_path)
     segment = next((path / "log").iterdir())
     segment.write_bytes(segment.read_bytes()[:-1])
-    after = judge(path, "seed")
+    after = judge(path, "seed", tmp_path)
 
     assert (before.outcome, before.problems) == (RecordingState.COMPLETE, [])
     assert "hello" in before.printed
@@ -147,7 +288,7 @@ def test_damage_is_noticed_by_verify_and_by_the_replay(recording_of: RecordingOf
 def test_what_is_no_recording_is_called_that(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
 
-    assert judge(tmp_path / "r", "seed").outcome == NO_RECORDING
+    assert judge(tmp_path / "r", "seed", tmp_path).outcome == NO_RECORDING
 
 
 FULL = "revirt: cannot write the recording: No space left on device\n"
@@ -170,6 +311,6 @@ OFFER = "revirt: what was recorded before that: revirt replay r\n"
 def test_a_recorder_says_what_went_wrong_and_what_is_left(
     said: str, outcome: str, status: int, problem: str | None
 ) -> None:
-    problems = faults._check_message(a_run(status=status, said=said), FAULTS["enospc"], outcome)
+    problems = faults.check_message(a_run(status=status, said=said), FAULTS["enospc"], outcome)
 
     assert (problem is None and not problems) or problem in "".join(problems)

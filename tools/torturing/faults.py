@@ -13,7 +13,7 @@ from benchmarks import measure
 
 from revirt.errors import HostError
 from revirt.recording import RecordingState
-from torturing import Trial
+from torturing import Options, Trial
 from torturing.judge import NO_RECORDING, judge_elsewhere
 from torturing.recorder import Run, record
 from torturing.subjects import Subject
@@ -54,7 +54,7 @@ def build_library(directory: Path) -> Path:
     return path
 
 
-def let_fail(at: int, name: str, subject: Subject, library: Path, root: Path) -> Trial:
+def let_fail(at: int, name: str, subject: Subject, library: Path, root: Path, options: Options) -> Trial:
     """Record *subject* with the fault *name* in the *at*-th call that changes something below its directory.
 
     Its files are in a directory of its own below *root*.
@@ -72,12 +72,13 @@ def let_fail(at: int, name: str, subject: Subject, library: Path, root: Path) ->
         **({"TORTURE_ONCE": "1"} if fault.is_once else {}),
         **({"TORTURE_HALF": "1"} if fault.is_half else {}),
     }
-    run = record(subject.words, recordings, timeout_s=subject.life_s + ENDS_S, extra=extra)
+    words = [*subject.words, *options.words]
+    run = record(words, recordings, timeout_s=subject.life_s + ENDS_S, extra=extra)
     call, moment, path = note.read_text().split(maxsplit=2) if note.exists() else ("", "inf", "")
     if float(moment) > run.started + subject.life_s:
         return Trial(outcome="no fault", hit=False, files=directory)
     place = Path(path.strip())
-    trial = _judge(run, fault, f"{name}/{at}")
+    trial = _judge(run, fault, f"{name}/{at}", options)
     trial.files = directory
     trial.name = f"{subject.name}: {name} at call {at}, {call} of {os.path.relpath(place, recordings)}"
     # A recorder does without a link to what is the latest, and goes on.
@@ -88,8 +89,8 @@ def let_fail(at: int, name: str, subject: Subject, library: Path, root: Path) ->
     return trial
 
 
-def _judge(run: Run, fault: Fault, seed: str) -> Trial:
-    verdict = judge_elsewhere(run.path, seed)
+def _judge(run: Run, fault: Fault, seed: str, options: Options) -> Trial:
+    verdict = judge_elsewhere(run.path, seed, run.path.parents[1], options.public_key)
     problems = list(verdict.problems)
     if run.status == -signal.SIGKILL:
         # By the fault, or by us: that it went on too long is said elsewhere.
@@ -101,15 +102,15 @@ def _judge(run: Run, fault: Fault, seed: str) -> Trial:
         if verdict.outcome != RecordingState.COMPLETE:
             problems.append(f"it calls that done, but left: {verdict.outcome}")
     else:
-        problems += _check_message(run, fault, verdict.outcome)
+        problems += check_message(run, fault, verdict.outcome)
     try:
-        run.lost_s(verdict.printed.encode("latin-1"))
+        run.lost_s(verdict.printed.encode("latin-1"), is_cut=verdict.begins > 0)
     except ValueError as error:
         problems.append(str(error))
-    return Trial(outcome=verdict.outcome, problems=problems)
+    return Trial(outcome=verdict.outcome, problems=problems, has_turned=verdict.begins > 0)
 
 
-def _check_message(run: Run, fault: Fault, outcome: str) -> Sequence[str]:
+def check_message(run: Run, fault: Fault, outcome: str) -> Sequence[str]:
     """Return what is wrong with how a recorder that failed says so."""
     problems = []
     if run.status != HostError.exit_status:

@@ -8,9 +8,10 @@ from pathlib import Path
 from random import Random
 
 from revirt.recording import RecordingState
-from torturing import Trial
+from torturing import Options, Trial
 from torturing.judge import NO_RECORDING, NOTHING, judge_elsewhere
-from torturing.recorder import BAR_S, HOST_S, Run, record
+from torturing.onlooker import Onlooker, Sight
+from torturing.recorder import BAR_S, HOST_S, RECORDING, Run, record
 from torturing.subjects import Subject
 
 CLOCKS = ("host", "virtual")
@@ -19,8 +20,8 @@ _START_S = 0.4
 """The interpreter, the guest's image, the first checkpoint: much happens early, so one kill in eight is."""
 
 
-def kill(number: int, seed: int, subjects: Sequence[Subject], root: Path) -> Trial:
-    """Do kill *number* of *seed*, with one of *subjects* in turn and both clocks in turn.
+def kill(number: int, seed: int, subjects: Sequence[Subject], root: Path, options: Options) -> Trial:
+    """Do kill *number* of *seed*, with one of *subjects* in turn and both clocks in turn, recorded with *options*.
 
     Its files are in a directory of its own below *root*.
     """
@@ -28,22 +29,27 @@ def kill(number: int, seed: int, subjects: Sequence[Subject], root: Path) -> Tri
     subject = subjects[number // len(CLOCKS) % len(subjects)]
     clock = CLOCKS[number % len(CLOCKS)]
     moment_s = rng.uniform(_LEAST_S, _START_S if rng.random() < 0.125 else subject.life_s)
-    words = [*subject.words, "--clock", clock]
-    spacing = rng.choice(subject.spacings)
+    words = [*subject.words, "--clock", clock, *options.words]
+    spacing = rng.choice(subject.ring_spacings if options.is_ring else subject.spacings)
     if spacing is not None:
         words += ["--checkpoint-every", str(spacing)]
     directory = root / f"kill-{number}"
     (directory / "recordings").mkdir(parents=True)
-    run = record(words, directory / "recordings", kill_after_s=moment_s, timeout_s=moment_s)
-    trial = _judge(run, f"{seed}/{number}")
+    with Onlooker(directory / "recordings" / RECORDING, options.public_key) as onlooker:
+        run = record(words, directory / "recordings", kill_after_s=moment_s, timeout_s=moment_s)
+        sight = onlooker.finish()
+    trial = _judge(run, sight, f"{seed}/{number}", options)
     trial.name = f"kill {number}: {subject.name}, {clock} clock, after {moment_s:.3f} s"
     trial.files = directory
     return trial
 
 
-def _judge(run: Run, seed: str) -> Trial:
-    verdict = judge_elsewhere(run.path, seed)
-    trial = Trial(outcome=verdict.outcome, problems=list(verdict.problems))
+def _judge(run: Run, sight: Sight, seed: str, options: Options) -> Trial:
+    verdict = judge_elsewhere(run.path, seed, run.path.parents[1], options.public_key)
+    trial = Trial(outcome=verdict.outcome, problems=[*sight.problems, *verdict.problems])
+    trial.has_turned = verdict.begins > 0
+    if verdict.limit and sight.most > verdict.limit:
+        trial.problems.append(f"at a moment it took {sight.most} bytes, more than {verdict.limit}")
     if run.status == 0 and verdict.outcome != RecordingState.COMPLETE:
         trial.problems.append(f"it came to its end, but left: {verdict.outcome}")
     elif run.status not in (0, -signal.SIGKILL):
@@ -51,7 +57,7 @@ def _judge(run: Run, seed: str) -> Trial:
     if verdict.outcome in (NOTHING, NO_RECORDING) and run.output:
         trial.problems.append(f"the guest ran, but left: {verdict.outcome}")
     try:
-        trial.lost_s = run.lost_s(verdict.printed.encode("latin-1"))
+        trial.lost_s = run.lost_s(verdict.printed.encode("latin-1"), is_cut=trial.has_turned)
     except ValueError as error:
         trial.problems.append(str(error))
     if trial.lost_s > BAR_S + HOST_S:

@@ -7,7 +7,7 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,14 @@ HOST_S = 0.5
 
 RECORDING = "recording"
 _PIECE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """Something that happens so many seconds after a recorder's start; *act* is called by the thread that records."""
+
+    after_s: float
+    act: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +50,34 @@ class Run:
         """Everything that the guest was seen to print."""
         return b"".join(piece for _, piece in self.seen)
 
-    def lost_s(self, replayed: bytes) -> float:
+    def lost_s(self, replayed: bytes, *, is_cut: bool = False) -> float:
         """Return how old, when the recorder ended, the oldest line was that is not among what is *replayed*.
 
-        A line counts once it is complete: before that it is not written down.  Raises ValueError if *replayed* is not
-        what was seen, as far as both go.
+        A line counts once it is complete: before that it is not written down.  *is_cut* says that the replay begins
+        somewhere in the middle.  Raises ValueError if *replayed* is not what was seen, as far as both go.
         """
-        output = self.output
-        common = min(len(output), len(replayed))
-        if output[:common] != replayed[:common]:
-            raise ValueError("the replay prints something else than the guest did")
-        if len(replayed) > output.rfind(b"\n"):
+        end = self._end_of(replayed, is_cut)
+        if end > self.output.rfind(b"\n"):
             return 0.0
         place = 0
         for moment, piece in self.seen:
             place += len(piece)
-            if place > len(replayed):
+            if place > end:
                 return self.ended - moment
         return 0.0
+
+    def _end_of(self, replayed: bytes, is_cut: bool) -> int:
+        """Return how much of the output was seen up to the end of *replayed*."""
+        output = self.output
+        if is_cut and (found := output.rfind(replayed)) >= 0:
+            return found + len(replayed)
+        # The recorder may have written down what it did not come to print any more.
+        first = max(0, len(output) - len(replayed)) if is_cut else 0
+        for start in range(first, len(output) if is_cut else 1):
+            common = min(len(output) - start, len(replayed))
+            if output.startswith(replayed[:common], start):
+                return start + len(replayed)
+        raise ValueError("the replay prints something else than the guest did")
 
 
 def record(
@@ -69,11 +87,12 @@ def record(
     kill_after_s: float | None = None,
     timeout_s: float,
     extra: Mapping[str, str] | None = None,
+    strike: Strike | None = None,
 ) -> Run:
     """Run ``revirt record`` with *words*, recording into `RECORDING` below *directory*.
 
     It is killed *kill_after_s* seconds after its start, and in any case after *timeout_s*.  *extra* is added to its
-    environment.
+    environment.  *strike* is what else happens to it.  What it says goes beside *directory*.
     """
     path = directory / RECORDING
     command = [os.fspath(word) for word in revirt_command("record", *words, "-o", path)]
@@ -90,7 +109,7 @@ def record(
         )
         limit_s = timeout_s if kill_after_s is None else min(kill_after_s, timeout_s)
         try:
-            seen, ended = _watch(process, started + limit_s)
+            seen, ended = _watch(process, started, started + limit_s, strike)
         finally:
             process.kill()
             process.wait()
@@ -99,7 +118,9 @@ def record(
     return Run(path, process.returncode, started, ended, tuple(seen), said)
 
 
-def _watch(process: subprocess.Popen[bytes], deadline: float) -> tuple[list[tuple[float, bytes]], float]:
+def _watch(
+    process: subprocess.Popen[bytes], started: float, deadline: float, strike: Strike | None
+) -> tuple[list[tuple[float, bytes]], float]:
     """Read what *process* prints until it ends, or is killed at *deadline*; return that, and when it was."""
     assert process.stdout is not None
     seen: list[tuple[float, bytes]] = []
@@ -107,14 +128,18 @@ def _watch(process: subprocess.Popen[bytes], deadline: float) -> tuple[list[tupl
         poll = select.poll()
         poll.register(stream, select.POLLIN)
         while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            now = time.monotonic()
+            if strike is not None and now >= started + strike.after_s:
+                strike.act()
+                strike = None
+            if now >= deadline:
                 process.kill()
                 ended = time.monotonic()
                 while data := os.read(stream.fileno(), _PIECE):
                     seen.append((ended, data))
                 return seen, ended
-            if poll.poll(left * 1000):
+            wake = deadline if strike is None else min(deadline, started + strike.after_s)
+            if poll.poll(max(0.0, wake - now) * 1000):
                 data = os.read(stream.fileno(), _PIECE)
                 if not data:
                     with contextlib.suppress(subprocess.TimeoutExpired):

@@ -40,6 +40,11 @@ class Subject:
     life_s: float
     spacings: tuple[int | None, ...]
 
+    @property
+    def ring_spacings(self) -> tuple[int, ...]:
+        """Those distances at which there are checkpoints enough for a ring to turn."""
+        return tuple(each for each in self.spacings if each is not None and each < _FAR)
+
 
 def default_names() -> list[str]:
     """Return the guests that are tortured unless others are asked for: Debian only if it is built."""
