@@ -30,7 +30,7 @@ from random import Random
 from benchmarks.measure import environment, revirt_command, run
 
 from revirt.errors import HostError, RecordingError
-from revirt.recording import RecordingState, is_recording
+from revirt.recording import RecordingState
 from torturing import Options, Trial
 from torturing.faults import ENDS_S, Fault, check_message
 from torturing.judge import Verdict, judge_elsewhere
@@ -51,7 +51,7 @@ _FLUSHED = b"\0\0\0\0"
 """EXT4_GOING_FLAGS_DEFAULT: what was written before is on the device."""
 _EXT4_SIZE = 192 << 20
 _SMALLEST, _LARGEST = 200 << 10, 12 << 20
-_LEAST_S = 0.3
+_LEAST_S = 0.001
 _LIFE_S = 3.0
 _REFUSED = "this host does not let us mount file systems"
 
@@ -89,7 +89,7 @@ def _fail(kind: str, subject: Subject, place: Path, rng: Random, options: Option
     spacing = str(min(subject.ring_spacings))
     words = [*subject.words, "--clock", "host", "--checkpoint-every", spacing, *options.words]
     run = record(words, place, timeout_s=_LIFE_S + 2 * ENDS_S, strike=strike)
-    began = run.started + strike.after_s if strike else _last_change(place)
+    began = _last_change(place) if strike is None else run.struck or run.ended
     if kind == "gone":
         # Nothing can be read from it either, until it is there again.
         _run("umount", place)
@@ -112,12 +112,7 @@ def _refuse(subject: Subject, place: Path, rng: Random, options: Options) -> Tri
     """Try to make the disk at *place* read-only while a recorder is at work, and do so when it was killed."""
     said: list[str] = []
 
-    def remount() -> None:
-        while not is_recording(place / RECORDING):
-            time.sleep(0.01)
-        said.append(_remount(place))
-
-    strike = Strike(rng.uniform(_LEAST_S, 1.5), remount)
+    strike = Strike(rng.uniform(_LEAST_S, 1.5), lambda: said.append(_remount(place)))
     run = record([*subject.words, *options.words], place, timeout_s=_LIFE_S, strike=strike)
     if run.status not in (0, -signal.SIGKILL) or "busy" not in "".join(said):
         return Trial(outcome="", problems=[f"ended with status {run.status}: {run.said}{said}"])

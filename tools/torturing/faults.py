@@ -75,7 +75,7 @@ def let_fail(at: int, name: str, subject: Subject, library: Path, root: Path, op
     words = [*subject.words, *options.words]
     run = record(words, recordings, timeout_s=subject.life_s + ENDS_S, extra=extra)
     call, moment, path = note.read_text().split(maxsplit=2) if note.exists() else ("", "inf", "")
-    if float(moment) > run.started + subject.life_s:
+    if float(moment) > run.began + subject.life_s:
         return Trial(outcome="no fault", hit=False, files=directory)
     place = Path(path.strip())
     trial = _judge(run, fault, f"{name}/{at}", options)

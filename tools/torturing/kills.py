@@ -17,7 +17,8 @@ from torturing.subjects import Subject
 CLOCKS = ("host", "virtual")
 _LEAST_S = 0.001
 _START_S = 0.4
-"""The interpreter, the guest's image, the first checkpoint: much happens early, so one kill in eight is."""
+"""The interpreter, the guest's image, the directory: much happens before there is a recording, so one kill in eight
+is counted from the recorder's start.  The others are counted from when it began to record, on a busy host, too."""
 
 
 def kill(number: int, seed: int, subjects: Sequence[Subject], root: Path, options: Options) -> Trial:
@@ -28,7 +29,8 @@ def kill(number: int, seed: int, subjects: Sequence[Subject], root: Path, option
     rng = Random(f"{seed}/{number}")
     subject = subjects[number // len(CLOCKS) % len(subjects)]
     clock = CLOCKS[number % len(CLOCKS)]
-    moment_s = rng.uniform(_LEAST_S, _START_S if rng.random() < 0.125 else subject.life_s)
+    is_early = rng.random() < 0.125
+    moment_s = rng.uniform(_LEAST_S, _START_S if is_early else subject.life_s)
     words = [*subject.words, "--clock", clock, *options.words]
     spacing = rng.choice(subject.ring_spacings if options.is_ring else subject.spacings)
     if spacing is not None:
@@ -36,10 +38,13 @@ def kill(number: int, seed: int, subjects: Sequence[Subject], root: Path, option
     directory = root / f"kill-{number}"
     (directory / "recordings").mkdir(parents=True)
     with Onlooker(directory / "recordings" / RECORDING, options.public_key) as onlooker:
-        run = record(words, directory / "recordings", kill_after_s=moment_s, timeout_s=moment_s)
+        run = record(
+            words, directory / "recordings", kill_after_s=moment_s, is_early=is_early, timeout_s=moment_s
+        )
         sight = onlooker.finish()
     trial = _judge(run, sight, f"{seed}/{number}", options)
-    trial.name = f"kill {number}: {subject.name}, {clock} clock, after {moment_s:.3f} s"
+    since = "its start" if is_early else "it began to record"
+    trial.name = f"kill {number}: {subject.name}, {clock} clock, {moment_s:.3f} s after {since}"
     trial.files = directory
     return trial
 

@@ -31,7 +31,7 @@ _COUNTING = "i=0; while :; do i=$((i+1)); echo line $i; usleep 20000 2>/dev/null
 class Subject:
     """A guest to record: the *words* that say which, and what may be asked of its recorder.
 
-    ``life_s`` is about how long the recorder lives, or is let live, on a host that has nothing else to do.
+    ``life_s`` is about how long the recorder records, or is let record, on a host that has nothing else to do.
     ``spacings`` are distances of checkpoints in branches, None for the recorder's own.
     """
 
@@ -63,7 +63,7 @@ def make_subject(name: str, directory: Path) -> Subject:
         guest = find(name)
     except UnknownGuestError as error:
         raise UnknownGuestError(name, [CHURN] if not error.nearest else error.nearest) from error
-    return Subject(guest.name, (guest.name, "--batch"), 1.0, (100_000, 5_000_000, None))
+    return Subject(guest.name, (guest.name, "--batch"), 0.6, (100_000, 5_000_000, None))
 
 
 def make_target(name: str, directory: Path) -> Subject:
