@@ -11,8 +11,8 @@ epochs are computed before its first, and certified (see `revirt.seal.epochs`): 
 which is not needed again while recording, those of each later one by the last key of the batch before.
 
 An epoch is a second long at first, and later 1/32 of the recording's age: so much can a thief sign again, and so few
-epochs there are that a signature from each can be kept for ever.  A batch is 1,024 of them, which reaches longer
-than anything lasts; if it does end, the next begins.
+epochs there are that a signature from each can be kept for ever.  A batch is 512 of them, which reaches for two years;
+then the next begins.
 
 What Python cannot promise: the seed is overwritten where it is kept, and the library's keys wipe themselves, but
 SHA-256 hands out its result as an object that cannot be overwritten, only freed.  Its bytes may stay in memory until
@@ -32,13 +32,12 @@ from revirt.seal.epochs import BATCH_TYPE, MAX_EPOCHS, Batch, EpochSignature, ep
 from revirt.seal.keys import KEY_SIZE, PrivateKey
 from revirt.seal.merkle import HistoryTree
 
-EPOCHS = 1024
-"""Epochs in a batch."""
-SHORT_EPOCHS_S = 256.0
-"""Until a recording is this old, in seconds, an epoch is `SHORT_EPOCH_S` long."""
+EPOCHS = 512
+"""Epochs in a batch: each costs 30 us before a recording begins."""
 SHORT_EPOCH_S = 1.0
+"""An epoch is never shorter, in seconds."""
 AGE_SHARE = 1 / 32
-"""Later an epoch is this part of the recording's age at its start."""
+"""An epoch is this part of the recording's age at its start, unless that is shorter."""
 
 _RATCHET = b"revirt ratchet"
 _EPOCH = b"revirt epoch"
@@ -46,8 +45,7 @@ _EPOCH = b"revirt epoch"
 
 def epoch_is_due(started: float, age: float) -> bool:
     """Return whether an epoch that started when the recording was *started* seconds old is over at *age* seconds."""
-    length = SHORT_EPOCH_S if started < SHORT_EPOCHS_S else started * AGE_SHARE
-    return age - started >= length
+    return age - started >= max(SHORT_EPOCH_S, started * AGE_SHARE)
 
 
 class Schedule:
