@@ -490,6 +490,16 @@ def test_a_link_is_not_followed_out_of_a_recording(complete: Path, tmp_path: Pat
     assert (finding.path.name, finding.problem) == (Path(name).name, "is a link")
 
 
+def test_what_links_lead_to_is_not_counted_either(complete: Path, tmp_path: Path) -> None:
+    (complete / "log").rename(tmp_path / "outside")
+    (complete / "log").symlink_to(tmp_path / "outside")
+    totals: set[int | None] = set()
+
+    list(Recording.open(complete).verify(progress=lambda _what, _done, total: totals.add(total)))
+
+    assert totals == {None}
+
+
 def test_a_link_in_place_of_a_manifest_is_not_followed(complete: Path, tmp_path: Path) -> None:
     outside = (complete / "manifest.json").rename(tmp_path / "outside")
     (complete / "manifest.json").symlink_to(outside)

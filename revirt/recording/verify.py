@@ -21,6 +21,7 @@ from revirt.errors import CorruptError, FormatVersionError, RecordingError
 from revirt.log import segment
 from revirt.log.chain import SEALED, Chain
 from revirt.log.events import DIGEST_SIZE, Event, Kind
+from revirt.log.frame import list_directory
 from revirt.log.reader import Start, check_order, list_files
 from revirt.log.segment import Segment
 from revirt.recording import layout
@@ -98,7 +99,6 @@ class Verification:
         self._key = key
         self._progress = progress
         self._findings = 0
-        self._check: SealCheck | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -146,9 +146,9 @@ class Verification:
     def _meter(self) -> _Advance:
         """Return what is to be told which files are done."""
         done, total = 0, None
-        with suppress(OSError):
+        with suppress(OSError, RecordingError):
             parts = (self._path / name for name in layout.ALWAYS)
-            total = sum(each.lstat().st_size for part in parts for each in part.iterdir())
+            total = sum(each.lstat().st_size for part in parts for each in list_directory(part))
 
         def advance(*files: Path) -> None:
             nonlocal done

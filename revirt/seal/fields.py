@@ -33,7 +33,11 @@ def read_object(data: bytes, what: str, limit: int) -> dict[str, Any]:
         raise SealError(f"{what} of {len(data)} bytes; none has more than {limit}")
     try:
         found = json.loads(
-            data.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_without_doubles
+            data.decode("utf-8"),
+            parse_constant=_refuse,
+            # A seal has no fractions; 1e999 would be infinite, and cannot be written again.
+            parse_float=_refuse,
+            object_pairs_hook=_without_doubles,
         )
     # Nesting deeper than the interpreter's stack is a RecursionError.
     except (ValueError, RecursionError) as error:
@@ -112,5 +116,5 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _refuse(number: str) -> None:
+    raise ValueError(f"{number} is no number of a seal")

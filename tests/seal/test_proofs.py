@@ -199,6 +199,7 @@ def test_what_is_no_proof_is_refused(change: Callable[[dict[str, Any]], object],
         (b"", "proof is not JSON"),
         (b"[]", "proof is not a JSON object"),
         (b"[" * 100_000, "proof is not JSON"),
+        (PROOF.to_json().replace(b'"head":{', b'"head":{"a":1e999,'), "1e999 is no number of a seal"),
         (b" " * (PROOF_LIMIT + 1), f"none has more than {PROOF_LIMIT}"),
     ],
 )
