@@ -16,6 +16,7 @@ from revirt.log import columns, frame, segment
 from revirt.log.events import LINE_LIMIT, Event, Kind
 from revirt.log.frame import Frame
 from revirt.log.rows import MAX_DATA, rows_of
+from revirt.log.strict_json import NESTING_LIMIT
 from revirt.machine import pit, uart
 from revirt.machine.config import MachineConfig
 from revirt.machine.model import MODEL
@@ -58,7 +59,7 @@ def test_the_limits_of_a_segment_are_those_of_the_code() -> None:
     assert f"1 to {columns.MAX_EVENTS}" in LOG
     assert f"at most {MAX_DATA} bytes" in LOG
     assert f"at most {manifest.SIZE_LIMIT} bytes" in LOG
-    assert f"at most {manifest.NESTING_LIMIT} levels" in LOG
+    assert f"at most {NESTING_LIMIT} levels" in LOG
 
 
 def test_the_example_is_what_the_code_makes_of_it() -> None:

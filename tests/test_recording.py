@@ -35,6 +35,7 @@ from revirt.log.chain import SEALED, Chain
 from revirt.log.events import Event, Kind
 from revirt.log.frame import check_of, write_whole
 from revirt.log.rows import rows_of
+from revirt.log.strict_json import NESTING_LIMIT
 from revirt.machine.config import MachineConfig
 from revirt.recording import (
     CheckpointInfo,
@@ -48,7 +49,6 @@ from revirt.recording import (
     remove,
     resolve,
 )
-from revirt.recording.manifest import NESTING_LIMIT
 
 PAGE = 4096
 MEMORY = 1 << 20
@@ -811,6 +811,13 @@ def test_a_number_that_is_larger_than_any_is_corrupt(number: str) -> None:
     """What was seen: a ValueError, because the check could not be computed of it."""
     with pytest.raises(CorruptError, match="too large a number"):
         Manifest.from_json(manifest_with(number, guest={"x": "here"}), Path("manifest.json"))
+
+
+def test_a_manifest_that_names_something_twice_is_corrupt() -> None:
+    doubled = manifest().to_json().replace('"format"', '"format": 1, "format"')
+
+    with pytest.raises(CorruptError, match="twice"):
+        Manifest.from_json(doubled.encode(), Path("manifest.json"))
 
 
 def test_a_manifest_may_be_nested_as_deep_as_can_be_walked_over() -> None:

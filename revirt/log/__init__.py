@@ -6,4 +6,5 @@ frame      the header, checks and compression around any payload
 segment    a run of events in a file
 writer     cuts, packs and writes behind the guest's back
 reader     gives the events back
+strict_json  JSON that may come from anybody
 """

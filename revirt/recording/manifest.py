@@ -23,7 +23,6 @@ whoever records; it must be JSON.
 from __future__ import annotations
 
 import json
-import math
 import uuid
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -34,13 +33,12 @@ from typing import Any
 
 from revirt.errors import CorruptError, FormatVersionError
 from revirt.log.frame import check_of, read_file
+from revirt.log.strict_json import NESTING_LIMIT, is_flat, read, write_canonical
 
 FORMAT_VERSION = 1
 NAME = "manifest.json"
 SIZE_LIMIT = 4 << 20
 """Most bytes that a manifest may have."""
-NESTING_LIMIT = 32
-"""Most levels of objects and lists in it: whoever walks over one need not mind the interpreter's stack."""
 CUT = "cut"
 """The reason why a recording ends that was cut out of another, and ends before that."""
 
@@ -108,12 +106,12 @@ class Manifest:
         plain = asdict(self)
         for name in ("state", "kept", "end"):
             del plain[name]
-        return sha256(_canonical(plain)).digest()
+        return sha256(write_canonical(plain)).digest()
 
     def to_json(self) -> str:
         """Return the manifest as text, one field a line or more; raises ValueError if no reader would take it."""
         plain = asdict(self)
-        if not _is_flat(plain):
+        if not is_flat(plain):
             raise ValueError(f"the manifest has more than {NESTING_LIMIT} levels")
         try:
             return json.dumps({**plain, "check": _check(plain)}, indent=2, allow_nan=False) + "\n"
@@ -132,7 +130,7 @@ class Manifest:
             raise CorruptError(path, "has no format version")
         if version > FORMAT_VERSION:
             raise FormatVersionError(path, version, FORMAT_VERSION)
-        if not _is_flat(plain):
+        if not is_flat(plain):
             raise CorruptError(path, f"has more than {NESTING_LIMIT} levels of objects and lists")
         check = plain.pop("check", None)
         missing = {each.name for each in fields(cls)} ^ set(plain)
@@ -174,10 +172,6 @@ class Manifest:
             raise CorruptError(path, f"unknown state {self.state!r}")
 
 
-def _canonical(plain: dict[str, Any]) -> bytes:
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
 def _is_ring(value: object) -> bool:
     if not isinstance(value, dict) or value.keys() != {"size", "keep_ns"}:
         return False
@@ -195,39 +189,15 @@ def _is_origin(value: object) -> bool:
 
 
 def _check(plain: dict[str, Any]) -> str:
-    return check_of(_canonical(plain)).hex()
+    return check_of(write_canonical(plain)).hex()
 
 
 def _parse(data: bytes, path: Path) -> dict[str, Any]:
     try:
-        plain = json.loads(data.decode("utf-8"), parse_constant=_reject_constant, parse_float=_finite)
-    # Nesting deeper than the interpreter's stack is a RecursionError.
-    except (ValueError, RecursionError) as error:
+        plain = read(data)
+    except ValueError as error:
         offset = error.pos if isinstance(error, json.JSONDecodeError) else None
         raise CorruptError(path, f"not valid JSON: {error}", offset=offset) from error
-    if not isinstance(plain, dict):
+    if type(plain) is not dict:
         raise CorruptError(path, "not a JSON object")
     return plain
-
-
-def _is_flat(plain: dict[str, Any]) -> bool:
-    """Return whether *plain* has no more levels than `NESTING_LIMIT`."""
-    level: list[Any] = [plain]
-    for _ in range(NESTING_LIMIT):
-        inner = (each.values() if isinstance(each, dict) else each for each in level)
-        level = [each for values in inner for each in values if isinstance(each, dict | list)]
-        if not level:
-            return True
-    return False
-
-
-def _finite(text: str) -> float:
-    """Return the number *text*; raises ValueError for one so large that no JSON could be made of it again."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text:.20} is too large a number")
-    return value
-
-
-def _reject_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

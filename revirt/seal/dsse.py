@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from revirt.errors import SealError
-from revirt.seal.fields import encode_bytes, get, get_bytes, read_object, write_json
+from revirt.log.strict_json import write_canonical
+from revirt.seal.fields import encode_bytes, get, get_bytes, read_object
 from revirt.seal.keys import PublicKey
 
 ENVELOPE_LIMIT = 1 << 20
@@ -120,7 +121,9 @@ def encode(payload_type: str, payload: bytes, signatures: Sequence[Signature]) -
     if not 0 < len(signatures) <= MAX_SIGNATURES:
         raise ValueError(f"an envelope with {len(signatures)} signatures")
     items = [_item(signature) for signature in signatures]
-    data = write_json({"payload": encode_bytes(payload), "payloadType": payload_type, "signatures": items})
+    data = write_canonical(
+        {"payload": encode_bytes(payload), "payloadType": payload_type, "signatures": items}
+    )
     if len(data) > ENVELOPE_LIMIT:
         raise ValueError(f"an envelope of {len(data)} bytes")
     return data

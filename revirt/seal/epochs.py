@@ -29,8 +29,9 @@ from datetime import datetime
 from typing import Any, Self
 
 from revirt.errors import SealError
+from revirt.log.strict_json import write_canonical
 from revirt.seal import dsse
-from revirt.seal.fields import encode_bytes, get, get_bytes, get_number, read_object, write_json
+from revirt.seal.fields import encode_bytes, get, get_bytes, get_number, read_object
 from revirt.seal.keys import KEY_SIZE, SIGNATURE_SIZE, PublicKey
 from revirt.seal.merkle import HASH_SIZE, leaf_hash, verify_inclusion
 
@@ -59,7 +60,7 @@ class Batch:
 
     def to_payload(self) -> bytes:
         """Return the payload of the certificate."""
-        return write_json(
+        return write_canonical(
             {
                 "batch": self.number,
                 "epochs": self.epochs,

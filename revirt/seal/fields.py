@@ -2,7 +2,8 @@
 
 Rules:
 - The size is looked at before anything is parsed.
-- No name twice in an object, no NaN, no text that is not Unicode.
+- No name twice in an object, no number that JSON has not, no more levels than a manifest may have, and no text that is
+  not Unicode.
 - Base64 is of the standard or the URL-safe alphabet (RFC 4648, sections 4 and 5), padded, without white space,
   and the one text that its bytes have: two texts never mean the same.
 """
@@ -10,21 +11,17 @@ Rules:
 from __future__ import annotations
 
 import binascii
-import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from revirt.errors import SealError
+from revirt.log import strict_json
+from revirt.log.strict_json import NESTING_LIMIT, is_flat
 
 Value = TypeVar("Value", str, int, bool, list[Any], dict[str, Any])
 
 _STANDARD = str.maketrans("-_", "+/")
-
-
-def write_json(value: Any) -> bytes:
-    """Return *value* as JSON: names sorted, no spaces, ASCII."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def read_object(data: bytes, what: str, limit: int) -> dict[str, Any]:
@@ -32,18 +29,13 @@ def read_object(data: bytes, what: str, limit: int) -> dict[str, Any]:
     if len(data) > limit:
         raise SealError(f"{what} of {len(data)} bytes; none has more than {limit}")
     try:
-        found = json.loads(
-            data.decode("utf-8"),
-            parse_constant=_refuse,
-            # A seal has no fractions; 1e999 would be infinite, and cannot be written again.
-            parse_float=_refuse,
-            object_pairs_hook=_without_doubles,
-        )
-    # Nesting deeper than the interpreter's stack is a RecursionError.
-    except (ValueError, RecursionError) as error:
+        found = strict_json.read(data)
+    except ValueError as error:
         raise SealError(f"{what} is not JSON: {error}") from error
     if type(found) is not dict:
         raise SealError(f"{what} is not a JSON object")
+    if not is_flat(found):
+        raise SealError(f"{what} has more than {NESTING_LIMIT} levels of objects and lists")
     return found
 
 
@@ -107,14 +99,3 @@ def _check_text(text: str, what: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise SealError(f"{what} is not Unicode") from error
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands in an object twice")
-    return found
-
-
-def _refuse(number: str) -> None:
-    raise ValueError(f"{number} is no number of a seal")

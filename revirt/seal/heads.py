@@ -33,8 +33,9 @@ from datetime import datetime
 from typing import Any, Self
 
 from revirt.errors import SealError
+from revirt.log.strict_json import write_canonical
 from revirt.seal.epochs import Batch, open_sealed
-from revirt.seal.fields import encode_bytes, get, get_bytes, get_number, read_object, write_json
+from revirt.seal.fields import encode_bytes, get, get_bytes, get_number, read_object
 from revirt.seal.merkle import HASH_SIZE, MAX_SIZE
 
 HEAD_TYPE = "application/vnd.revirt.head.v1+json"
@@ -76,7 +77,7 @@ class Head:
 
     def to_payload(self) -> bytes:
         """Return the payload of the head."""
-        return write_json(
+        return write_canonical(
             {
                 "recording": self.recording,
                 "subject": encode_bytes(self.subject),
@@ -124,7 +125,7 @@ class End:
 
     def to_payload(self) -> bytes:
         """Return the payload of the statement."""
-        return write_json(
+        return write_canonical(
             {
                 "recording": self.recording,
                 "leaves": self.leaves,

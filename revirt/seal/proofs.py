@@ -27,9 +27,10 @@ from typing import Self
 from revirt.errors import SealError
 from revirt.log.events import Event, Kind
 from revirt.log.rows import MAX_DATA, ROW
+from revirt.log.strict_json import write_canonical
 from revirt.seal.blocks import Block, verify_block
 from revirt.seal.epochs import verify_certificates
-from revirt.seal.fields import encode_bytes, get, get_bytes, get_number, read_object, write_json
+from revirt.seal.fields import encode_bytes, get, get_bytes, get_number, read_object
 from revirt.seal.heads import Head, open_head
 from revirt.seal.keys import PublicKey
 from revirt.seal.leaves import LEAF, Leaf, LeafKind
@@ -76,7 +77,7 @@ class EventProof:
 
     def to_json(self) -> bytes:
         """Return the proof as JSON."""
-        return write_json(
+        return write_canonical(
             {
                 "form": FORM,
                 "recording": self.recording,
@@ -107,8 +108,8 @@ class EventProof:
         path = get_bytes(leaf, "path", "proof: leaf")
         return cls(
             get(values, "recording", str, "proof"),
-            tuple(write_json(each) for each in certificates),
-            write_json(get(values, "head", dict, "proof")),
+            tuple(write_canonical(each) for each in certificates),
+            write_canonical(get(values, "head", dict, "proof")),
             get_number(leaf, "index", "proof: leaf", below=MAX_SIZE),
             get_bytes(leaf, "contents", "proof: leaf", size=LEAF.size),
             tuple(path[at : at + HASH_SIZE] for at in range(0, len(path), HASH_SIZE)),

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revirt.errors import SealError
+from revirt.log.strict_json import write_canonical
 from revirt.seal.epochs import verify_certificates
-from revirt.seal.fields import write_json
 from revirt.seal.heads import (
     END_TYPE,
     HEAD_TYPE,
@@ -47,7 +47,7 @@ BATCHES = verify_certificates(SCHEDULE.certificates, USER.public, UUID)
 def changed(payload: bytes, **changes: Any) -> bytes:
     """*payload* with other fields; those that are ... are left out."""
     values = {**json.loads(payload), **changes}
-    return write_json({name: value for name, value in values.items() if value is not ...})
+    return write_canonical({name: value for name, value in values.items() if value is not ...})
 
 
 # -- what is signed ---------------------------------------------------------------------------------------------
