@@ -813,6 +813,11 @@ def test_a_number_that_is_larger_than_any_is_corrupt(number: str) -> None:
         Manifest.from_json(manifest_with(number, guest={"x": "here"}), Path("manifest.json"))
 
 
+def test_no_manifest_is_made_that_is_too_large_to_be_read() -> None:
+    with pytest.raises(ValueError, match="none has more than 4194304"):
+        replace(manifest(), command=["x" * (4 << 20)]).to_json()
+
+
 def test_a_manifest_that_names_something_twice_is_corrupt() -> None:
     doubled = manifest().to_json().replace('"format"', '"format": 1, "format"')
 

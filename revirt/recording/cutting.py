@@ -25,10 +25,11 @@ from revirt.log.excerpt import LogExcerpt, write_log_excerpt
 from revirt.log.frame import write_whole
 from revirt.log.reader import LogReader, Start
 from revirt.recording import layout
-from revirt.recording.manifest import CUT, NAME, SIZE_LIMIT, Kept, Manifest, RecordingState
+from revirt.recording.manifest import CUT, NAME, Kept, Manifest, RecordingState
 from revirt.recording.placing import new_recording
 from revirt.recording.progress import Progress, no_progress
 from revirt.recording.reader import Recording
+from revirt.recording.seal import is_sealed
 from revirt.recording.usage import disk_usage
 
 _PREFIX = ".revirt-cut-"
@@ -121,7 +122,7 @@ def _cut(
         events=excerpt.end - excerpt.start.event,
         checkpoints=checkpoints,
         size=size,
-        was_sealed=(source.path / layout.SEAL).is_dir(),
+        was_sealed=is_sealed(source.path),
     )
 
 
@@ -199,10 +200,11 @@ def _end(source: Recording, branches: int, excerpt: LogExcerpt) -> dict[str, Any
 
 
 def _write_manifest(source: Recording, made: Path, contents: Manifest) -> None:
-    data = contents.to_json().encode()
-    if len(data) > SIZE_LIMIT:
-        raise CorruptError(source.path / NAME, "leaves no room for what a cut adds to it")
-    write_whole(made / NAME, data)
+    try:
+        text = contents.to_json()
+    except ValueError as error:
+        raise CorruptError(source.path / NAME, "leaves no room for what a cut adds to it") from error
+    write_whole(made / NAME, text.encode())
 
 
 def _check(source: Recording, made: Path) -> None:

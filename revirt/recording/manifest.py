@@ -114,9 +114,12 @@ class Manifest:
         if not is_flat(plain):
             raise ValueError(f"the manifest has more than {NESTING_LIMIT} levels")
         try:
-            return json.dumps({**plain, "check": _check(plain)}, indent=2, allow_nan=False) + "\n"
+            text = json.dumps({**plain, "check": _check(plain)}, indent=2, allow_nan=False) + "\n"
         except TypeError as error:
             raise ValueError(f"the manifest holds what JSON cannot: {error}") from error
+        if len(text) > SIZE_LIMIT:
+            raise ValueError(f"the manifest takes {len(text)} bytes; none has more than {SIZE_LIMIT}")
+        return text
 
     @classmethod
     def from_json(cls, data: bytes, path: Path) -> Manifest:

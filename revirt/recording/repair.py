@@ -100,31 +100,34 @@ def _repair(path: Path, contents: Manifest) -> Repair:
         raise RecordingError(f"{path} ended before its first checkpoint: there is nothing to replay")
     lost += orphans
     lost += [Lost(each, "was being written") for each in _half_written(path)]
+    said = _sealed_end(path, contents, events=end, checkpoints=checkpoints) or {
+        "reason": REASON,
+        "branches": last.branches,
+        "pc": last.pc,
+        "events": end,
+        "checkpoints": checkpoints,
+        "lost": [f"{each.path.relative_to(path)}: {each.problem}" for each in lost],
+    }
+    try:
+        text = replace(contents, state=RecordingState.COMPLETE, end=said).to_json()
+    except ValueError as error:
+        raise CorruptError(path / NAME, "leaves no room for how the recording ended") from error
     for each in lost:
         _put_aside(each.path)
-    counts = {"events": end, "checkpoints": checkpoints}
-    said = _sealed_end(path, contents)
-    if said is None or {name: said.get(name) for name in counts} != counts:
-        said = {
-            "reason": REASON,
-            "branches": last.branches,
-            "pc": last.pc,
-            **counts,
-            "lost": [f"{each.path.relative_to(path)}: {each.problem}" for each in lost],
-        }
-    final = replace(contents, state=RecordingState.COMPLETE, end=said)
-    write_whole(path / NAME, final.to_json().encode())
+    write_whole(path / NAME, text.encode())
     return Repair(end - start.event, last.branches, checkpoints - start.checkpoint, lost)
 
 
-def _sealed_end(path: Path, contents: Manifest) -> dict[str, Any] | None:
-    """Return how the recording in *path* ended, if it was sealed that it was complete."""
+def _sealed_end(path: Path, contents: Manifest, **counts: int) -> dict[str, Any] | None:
+    """Return how the recording in *path* ended, if it was sealed that it was complete, with these *counts*."""
     try:
         end = Seal.open(path, contents).end
     except RecordingError:
         # What is wrong with it is for `verify` to say, before a repair and after.
         return None
-    return end.end if end is not None and end.state == RecordingState.COMPLETE else None
+    if end is None or end.state != RecordingState.COMPLETE:
+        return None
+    return end.end if all(end.end.get(name) == count for name, count in counts.items()) else None
 
 
 def _put_aside(path: Path) -> None:

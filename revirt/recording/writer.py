@@ -252,11 +252,11 @@ class RecordingWriter:
         lock, self._lock = self._lock, None
         try:
             self._store.abandon()
-            counts = {"events": self._log.written, "checkpoints": self._store.count}
-            final = replace(self._manifest, state=state, end={**end, **counts})
+            end = {**end, "events": self._log.written, "checkpoints": self._store.count}
+            text = replace(self._manifest, state=state, end=end).to_json()
             if self._sealer is not None and is_sealed:
-                self._sealer.complete(state, {**end, **counts})
-            write_whole(self.path / manifest.NAME, final.to_json().encode())
+                self._sealer.complete(state, end)
+            write_whole(self.path / manifest.NAME, text.encode())
         except OSError as error:
             raise _unwritable(self.path, error) from error
         finally:

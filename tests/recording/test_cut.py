@@ -469,7 +469,7 @@ def test_a_manifest_without_room_for_an_origin_is_refused(
     copied: Path, scene: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = Recording.open(copied)
-    monkeypatch.setattr("revirt.recording.cutting.SIZE_LIMIT", 500)
+    monkeypatch.setattr("revirt.recording.manifest.SIZE_LIMIT", 500)
 
     with pytest.raises(CorruptError, match="leaves no room"):
         make(source, scene / "cut", 3, 6_500)

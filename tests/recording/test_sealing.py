@@ -28,7 +28,7 @@ from sealed import (
 )
 
 from revirt.cli import main
-from revirt.errors import HostError, KeyFileError, RecordingError
+from revirt.errors import CorruptError, HostError, KeyFileError, RecordingError
 from revirt.monitor.console import NullConsole
 from revirt.monitor.session import RecordOptions, record
 from revirt.position import Position
@@ -363,7 +363,7 @@ def test_a_repaired_recording_that_was_aborted_stays_interrupted(tmp_path: Path)
     assert verdict(tmp_path / "r") is Verdict.INTERRUPTED
 
 
-def end_without_manifest(path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+def end_without_manifest(path: Path) -> Manifest:
     """Make a recording whose recorder died with the end sealed and the manifest not written; return what it lacks."""
     writer = create(path)
     writer.fills()
@@ -375,10 +375,8 @@ def end_without_manifest(path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifes
     return whole
 
 
-def test_a_repair_finishes_the_manifest_as_the_seal_has_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = end_without_manifest(tmp_path / "r", monkeypatch)
+def test_a_repair_finishes_the_manifest_as_the_seal_has_it(tmp_path: Path) -> None:
+    whole = end_without_manifest(tmp_path / "r")
     assert verdict(tmp_path / "r") is Verdict.INTERRUPTED
 
     done = repair(tmp_path / "r")
@@ -388,10 +386,8 @@ def test_a_repair_finishes_the_manifest_as_the_seal_has_it(
     assert verdict(tmp_path / "r") is Verdict.INTACT
 
 
-def test_a_repair_does_not_call_whole_what_misses_events(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    end_without_manifest(tmp_path / "r", monkeypatch)
+def test_a_repair_does_not_call_whole_what_misses_events(tmp_path: Path) -> None:
+    end_without_manifest(tmp_path / "r")
     (tmp_path / "r/log/00000002.seg").unlink()
 
     repair(tmp_path / "r")
@@ -402,16 +398,31 @@ def test_a_repair_does_not_call_whole_what_misses_events(
     assert verdict(tmp_path / "r") is Verdict.TAMPERED
 
 
-def test_a_repair_asks_nothing_of_a_seal_that_does_not_hold(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    end_without_manifest(tmp_path / "r", monkeypatch)
+def test_a_repair_asks_nothing_of_a_seal_that_does_not_hold(tmp_path: Path) -> None:
+    end_without_manifest(tmp_path / "r")
     (tmp_path / "r/seal/end").write_bytes(b"{}")
 
     repair(tmp_path / "r")
 
     assert (Manifest.read(tmp_path / "r" / NAME).end or {})["reason"] == "the recorder died; repaired"
     assert verdict(tmp_path / "r") is Verdict.TAMPERED
+
+
+def test_a_repair_moves_nothing_where_the_manifest_has_no_room_for_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hostile seal may bring an end that takes no more than an envelope, and indented more than a manifest."""
+    end_without_manifest(tmp_path / "r")
+    half = tmp_path / "r/seal/00000000.head.tmp"
+    half.write_bytes(b"half")
+    before = (tmp_path / "r" / NAME).read_bytes()
+    monkeypatch.setattr("revirt.recording.manifest.SIZE_LIMIT", len(before))
+
+    with pytest.raises(CorruptError, match="leaves no room"):
+        repair(tmp_path / "r")
+
+    assert half.exists()
+    assert (tmp_path / "r" / NAME).read_bytes() == before
 
 
 # -- housekeeping -----------------------------------------------------------------------------------------------
