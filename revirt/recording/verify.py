@@ -123,7 +123,7 @@ class Verification:
         named: dict[int, _Named] = {}
         edge = _Edge(path / NAME, contents, self._state)
         page_count = yield from _page_count(path / NAME, contents)
-        self.seal, seal = None, None
+        seal: SealCheck | None = None
         if page_count is not None and (self._key or is_sealed(path)):
             seal = yield from self._open_seal(page_count, edge)
         walk = _Walk(path / layout.CHECKPOINTS, named, edge)
@@ -147,8 +147,8 @@ class Verification:
         """Return what is to be told which files are done."""
         done, total = 0, None
         with suppress(OSError, RecordingError):
-            parts = (self._path / name for name in layout.ALWAYS)
-            total = sum(each.lstat().st_size for part in parts for each in list_directory(part))
+            parts = (list_directory(self._path / name) for name in layout.ALWAYS)
+            total = sum(each.lstat().st_size for part in parts for each in part)
 
         def advance(*files: Path) -> None:
             nonlocal done

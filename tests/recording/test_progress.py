@@ -36,3 +36,17 @@ def test_what_is_missing_is_no_reason_to_stop_telling(
     assert list(Recording.open(path).verify(progress=lambda _, done, _total: told.append(done)))
 
     assert told == sorted(told) != []
+
+
+@pytest.mark.parametrize("name", ["log", "checkpoints", "pages"])
+def test_what_lies_behind_a_link_is_not_counted(name: str, recording_of: RecordingOf, tmp_path: Path) -> None:
+    """What was seen: a directory outside of the recording was listed, to know how much there is to check."""
+    path = Path(shutil.copytree(recording_of("paging").path, tmp_path / "paging"))
+    (path / name).rename(tmp_path / "elsewhere")
+    (path / name).symlink_to(tmp_path / "elsewhere")
+    told = list[int | None]()
+
+    found = list(Recording.open(path).verify(progress=lambda _, _done, total: told.append(total)))
+
+    assert "is a link" in {each.problem for each in found}
+    assert set(told) <= {None}
