@@ -52,6 +52,7 @@ def make_parser() -> Parser:
     _add_replay(commands)
     _add_audit(commands)
     _add_store(commands)
+    _add_verify(commands)
     _add_contents(commands)
     _add_key(commands)
     _add_pack(commands)
@@ -167,6 +168,33 @@ def _add_store(commands: Commands[Parser]) -> None:
     _add_recording(info)
     _add_json(info)
 
+    mend = _command(commands, "repair", "store", "Make an interrupted recording complete", "mend")
+    _add_recording(mend)
+    _add_json(mend)
+    stats = _command(commands, "stats", "stats", "Count what a recording is made of", "stats")
+    _add_recording(stats)
+    counted = stats.add_mutually_exclusive_group()
+    counted.add_argument("--checkpoints", action="store_true", help="list checkpoints, not kinds of event")
+    counted.add_argument(
+        "--icount", action="store_true", help="add bytes per million instructions, by a counting replay"
+    )
+    _add_forms(stats)
+
+    usage = _command(commands, "du", "stats", "Tell how much space recordings take", "du")
+    usage.add_argument("recordings", metavar="DIR", nargs="*", help="names or directories (default: all)")
+    _add_forms(usage)
+
+    move = _command(commands, "mv", "store", "Rename or move a recording", "mv")
+    move.add_argument("recording", metavar="DIR", help="a directory or name")
+    move.add_argument("target", metavar="TARGET", help="a new name, a directory to move into, or a new path")
+    _add_json(move)
+
+    remove = _command(commands, "rm", "store", "Delete recordings", "rm")
+    remove.add_argument("recordings", metavar="DIR", nargs="+", help="names or directories")
+    remove.add_argument("-f", "--force", action="store_true", help="do not ask")
+
+
+def _add_verify(commands: Commands[Parser]) -> None:
     verify = _command(commands, "verify", "verify", "Check every byte of a recording, or a proof", "verify")
     verify.add_argument(
         "recording",
@@ -192,31 +220,6 @@ def _add_store(commands: Commands[Parser]) -> None:
         "-o", dest="output", type=Path, metavar="FILE", help="a new file (default: standard output)"
     )
     _add_key_to_trust(prove)
-
-    mend = _command(commands, "repair", "store", "Make an interrupted recording complete", "mend")
-    _add_recording(mend)
-    _add_json(mend)
-    stats = _command(commands, "stats", "stats", "Count what a recording is made of", "stats")
-    _add_recording(stats)
-    counted = stats.add_mutually_exclusive_group()
-    counted.add_argument("--checkpoints", action="store_true", help="list checkpoints, not kinds of event")
-    counted.add_argument(
-        "--icount", action="store_true", help="add bytes per million instructions, by a counting replay"
-    )
-    _add_forms(stats)
-
-    usage = _command(commands, "du", "stats", "Tell how much space recordings take", "du")
-    usage.add_argument("recordings", metavar="DIR", nargs="*", help="names or directories (default: all)")
-    _add_forms(usage)
-
-    move = _command(commands, "mv", "store", "Rename or move a recording", "mv")
-    move.add_argument("recording", metavar="DIR", help="a directory or name")
-    move.add_argument("target", metavar="TARGET", help="a new name, a directory to move into, or a new path")
-    _add_json(move)
-
-    remove = _command(commands, "rm", "store", "Delete recordings", "rm")
-    remove.add_argument("recordings", metavar="DIR", nargs="+", help="names or directories")
-    remove.add_argument("-f", "--force", action="store_true", help="do not ask")
 
 
 def _add_contents(commands: Commands[Parser]) -> None:

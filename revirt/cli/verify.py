@@ -12,7 +12,7 @@ from typing import Any
 from revirt.cli.rows import payload
 from revirt.errors import RecordingError, RevirtError, UsageError
 from revirt.log.frame import read_file, write_all
-from revirt.recording import Finding, Recording, Seal, Verdict, Verification, prove, resolve
+from revirt.recording import Finding, Recording, Seal, Verdict, prove, resolve
 from revirt.recording.progress import no_progress
 from revirt.render import Column, Format, byte_progress, emit, emit_record, grouped, printable, styled
 from revirt.seal.keys import PublicKey, load_public
@@ -57,7 +57,7 @@ def verify(arguments: argparse.Namespace) -> int:
         "state": recording.state,
         "verdict": verdict,
         "findings": listed,
-        "seal": _seal_facts(verification, key) if verification.seal else None,
+        "seal": _seal_facts(verification.seal, verification.unsealed, key),
     }
     if arguments.form is not Format.TABLE:
         emit_record(facts, arguments.form, sys.stdout)
@@ -105,11 +105,11 @@ def prove_event(arguments: argparse.Namespace) -> int:
     """Print the proof that an event is in a recording."""
     recording = Recording.open(resolve(arguments.recording))
     proof = prove(recording, arguments.event, _key(arguments)).to_json() + b"\n"
-    if arguments.output is None:
-        sys.stdout.buffer.write(proof)
-        sys.stdout.buffer.flush()
+    if arguments.output is not None:
+        _write_new(arguments.output, proof)
         return 0
-    _write_new(arguments.output, proof)
+    sys.stdout.buffer.write(proof)
+    sys.stdout.buffer.flush()
     return 0
 
 
@@ -174,9 +174,9 @@ def _event_in_words(proven: ProvenEvent) -> Iterator[tuple[str, str]]:
     yield "signed", f"{proven.head.time}, in epoch {proven.epoch}"
 
 
-def _seal_facts(verification: Verification, key: PublicKey | None) -> dict[str, Any]:
-    seal = verification.seal
-    assert seal is not None
+def _seal_facts(seal: Seal | None, unsealed: int, key: PublicKey | None) -> dict[str, Any] | None:
+    if seal is None:
+        return None
     return {
         "key_id": seal.key.key_id,
         "key_given": key is not None,
@@ -185,7 +185,7 @@ def _seal_facts(verification: Verification, key: PublicKey | None) -> dict[str, 
         "events": seal.head.events,
         "time": seal.head.time,
         "ended": seal.end is not None,
-        "unsealed_events": verification.unsealed,
+        "unsealed_events": unsealed,
         "evicted": seal.head.evicted,
     }
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from revirt.errors import CorruptError, RecordingError, SealError
 from revirt.log import segment
+from revirt.log.events import Event
 from revirt.log.frame import read_file
 from revirt.log.rows import rows_of
 from revirt.recording import layout
@@ -30,24 +34,19 @@ def prove(recording: Recording, ordinal: int, key: PublicKey | None = None) -> E
             hint="'revirt events' lists them",
         )
     tree = seal.tree()
-    index, leaf, number = _leaf_of(seal, ordinal) or (tree.size, None, 0)
-    signed = next((each for each in seal.heads if each.head.leaves > index), None)
-    if leaf is None or signed is None:
+    place = _leaf_of(seal, ordinal)
+    signed = next((each for each in seal.heads if place and each.head.leaves > place.index), None)
+    if place is None or signed is None:
         raise SealError(
             f"event {ordinal} of {recording.path} is not sealed",
             hint=f"those before event {seal.head.events} are",
         )
-    found = next((each for each in recording.segments if each.index == number), None)
-    if found is None:
-        raise CorruptError(recording.path / layout.LOG / segment.file_name(number), "missing")
-    _, events = segment.read(found.path)
-    start = leaf.number - found.ordinal
-    rows = rows_of(events[max(start, 0) : max(start, 0) + leaf.detail])
-    if start < 0 or rows.count != leaf.detail:
-        raise CorruptError(found.path, f"has not the events from number {leaf.number} on that were sealed")
-    block = block_of(rows, ordinal - leaf.number)
+    index, leaf = place.index, place.leaf
+    path = recording.path / layout.LOG / segment.file_name(place.segment)
+    events = _events_of(leaf, path)
+    block = block_of(rows_of(events), ordinal - leaf.number)
     if not verify_block(block, leaf.detail, leaf.digest):
-        raise CorruptError(found.path, f"event {ordinal} is not what was sealed")
+        raise CorruptError(path, f"event {ordinal} is not what was sealed")
     return EventProof(
         seal.batches[0].recording,
         seal.certificates,
@@ -57,14 +56,32 @@ def prove(recording: Recording, ordinal: int, key: PublicKey | None = None) -> E
         tuple(tree.inclusion(index, signed.head.leaves)),
         block,
         ordinal,
-        events[ordinal - found.ordinal].data or None,
+        events[ordinal - leaf.number].data or None,
     )
 
 
-def _leaf_of(seal: Seal, ordinal: int) -> tuple[int, Leaf, int] | None:
-    """Return the leaf that event *ordinal* is in, with its index before and its segment behind it."""
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A leaf of events, its index in the history tree, and the segment that it is about."""
+
+    index: int
+    leaf: Leaf
+    segment: int
+
+
+def _leaf_of(seal: Seal, ordinal: int) -> _Place | None:
+    """Return the leaf that event *ordinal* is in."""
     for file in seal.leaf_files():
         for index, leaf in enumerate(file.leaves, file.first):
             if leaf.kind == LeafKind.EVENTS and leaf.number <= ordinal < leaf.number + leaf.detail:
-                return index, leaf, file.segment
+                return _Place(index, leaf, file.segment)
     return None
+
+
+def _events_of(leaf: Leaf, path: Path) -> list[Event]:
+    """Return the events in the segment *path* that *leaf* is about; raises CorruptError if they are not all there."""
+    found, events = segment.read(path)
+    start = leaf.number - found.ordinal
+    if not 0 <= start <= found.count - leaf.detail:
+        raise CorruptError(path, f"has not the events from number {leaf.number} on that were sealed")
+    return events[start : start + leaf.detail]

@@ -115,8 +115,8 @@ class Seal:
 
     def _compared(self, tree: HistoryTree) -> HistoryTree:
         before = 0
-        for epoch, head in ((each.epoch, each.head) for each in self.heads):
-            path = self.directory / layout.head_name(epoch)
+        for signed in self.heads:
+            path, head = self.directory / layout.head_name(signed.epoch), signed.head
             if not before <= head.leaves <= tree.size:
                 raise CorruptError(path, f"is about {head.leaves} leaves where {before} to {tree.size} are")
             # Of what was evicted, the oldest head only tells that it is over.
@@ -154,16 +154,17 @@ def _numbers(directory: Path) -> dict[str, list[int]]:
     return {kind: sorted(found) for kind, found in numbers.items()}
 
 
-def _from(numbers: list[int], first: int, name_of: Callable[[int], Path]) -> list[int]:
+def _from(numbers: list[int], first: int, path_of: Callable[[int], Path]) -> list[int]:
     """Return those of *numbers* from *first* on; raises CorruptError if one between them is missing."""
     kept = [number for number in numbers if number >= first]
     missing = next((number for number, found in enumerate(kept, first) if number != found), None)
     if missing is not None:
-        raise CorruptError(name_of(missing), "missing")
+        raise CorruptError(path_of(missing), "missing")
     return kept
 
 
 def _heads(directory: Path, numbers: list[int], batches: tuple[Batch, ...]) -> tuple[SignedHead, ...]:
+    """Return the last heads of all epochs from the oldest on that must be kept; raises CorruptError."""
     if not numbers:
         raise CorruptError(directory, "has no head")
     last = _head(directory, numbers[-1], batches)
@@ -204,9 +205,9 @@ def _certificates(directory: Path, numbers: list[int]) -> tuple[bytes, ...]:
     return tuple(read_file(path_of(number), ENVELOPE_LIMIT) for number in _from(numbers, 0, path_of))
 
 
-def _open(path: Path, opened: Callable[[bytes, tuple[Batch, ...]], T], batches: tuple[Batch, ...]) -> T:
-    """Return what *opened* makes of the file *path*; raises CorruptError."""
+def _open(path: Path, opener: Callable[[bytes, tuple[Batch, ...]], T], batches: tuple[Batch, ...]) -> T:
+    """Return what *opener* makes of the file *path*; raises CorruptError."""
     try:
-        return opened(read_file(path, ENVELOPE_LIMIT), batches)
+        return opener(read_file(path, ENVELOPE_LIMIT), batches)
     except SealError as error:
         raise CorruptError(path, str(error)) from error

@@ -21,6 +21,7 @@ from revirt.recording.manifest import NAME, Kept, Manifest, RecordingState
 from revirt.recording.repair import was_repaired
 from revirt.recording.seal import Seal
 from revirt.seal.blocks import event_root
+from revirt.seal.heads import End
 from revirt.seal.leaves import Leaf, LeafKind, checkpoint_digest
 from revirt.seal.memory import ZERO_PAGE_HASH, MemoryTree
 
@@ -42,6 +43,7 @@ class SealCheck:
         self._segments = 0
         self._last: Path | None = None
         self._checkpoints: dict[int, Leaf] = {}
+        # Segment, event and number of the oldest checkpoint of which there is a sealed leaf.
         self._start: tuple[int, int, int] | None = None
         for file in seal.leaf_files():
             self._segments = file.segment + 1
@@ -65,17 +67,7 @@ class SealCheck:
         if contents.ring is not None and contents.ring["size"] is None:
             self._keep_ns = contents.ring["keep_ns"]
         self._check_start(path, contents.start)
-        if contents.state == RecordingState.RECORDING:
-            # The recorder may have died with the end sealed and the manifest not written any more.
-            if contents.end is not None:
-                raise CorruptError(path, "says how it ended, but not that it did")
-        elif was_repaired(contents) and (seal.end is None or seal.end.state == RecordingState.INTERRUPTED):
-            pass
-        elif seal.end is None:
-            if contents.state == RecordingState.COMPLETE:
-                raise CorruptError(path, "is complete; the seal does not say so")
-        elif (contents.state, contents.end) != (seal.end.state, seal.end.end):
-            raise CorruptError(path, "does not end as the seal says")
+        _check_end(path, contents, seal.end)
 
     def _check_start(self, path: Path, start: Kept) -> None:
         evicted = self._seal.evicted
@@ -190,3 +182,18 @@ class SealCheck:
         zeros = array("I", [number for number in changed if not now[number]])
         self._memory.update_hashes(to_bytes(zeros), ZERO_PAGE_HASH * len(zeros))
         self._page_map = now
+
+
+def _check_end(path: Path, contents: Manifest, sealed: End | None) -> None:
+    """Compare how the manifest's *contents* say that it ended with what was *sealed* of that."""
+    if contents.state == RecordingState.RECORDING:
+        # The recorder may have died with the end sealed and the manifest not written any more.
+        if contents.end is not None:
+            raise CorruptError(path, "says how it ended, but not that it did")
+        return
+    if was_repaired(contents) and (sealed is None or sealed.state == RecordingState.INTERRUPTED):
+        return
+    if sealed is not None and (contents.state, contents.end) != (sealed.state, sealed.end):
+        raise CorruptError(path, "does not end as the seal says")
+    if sealed is None and contents.state == RecordingState.COMPLETE:
+        raise CorruptError(path, "is complete; the seal does not say so")

@@ -120,7 +120,7 @@ class Sealer:
         self._sign_head()
 
     def evict(self) -> None:
-        """Delete leaves and heads that tell only of what was evicted, as `permit` had it last."""
+        """Delete leaves and heads that tell only of what was evicted, as `permit` had it last; never head 0."""
         evicted = self._evicted
         assert evicted is not None, "permit() comes first"
         for segment in [segment for segment in self._firsts if segment < evicted.segment]:
