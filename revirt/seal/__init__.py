@@ -7,6 +7,9 @@ dsse       the envelope around whatever is signed
 keys       Ed25519 keys, and the files they are kept in
 schedule   keys that are destroyed one after the other while recording goes on
 epochs     signatures of those keys, checked with the user's public key
+leaves     what the history tree of a recording is made of, and the files that hold it
+heads      what is signed: how far the tree had grown, what was evicted, how it ended
+proofs     that one event is in a recording, for who has nothing else of it
 fields     JSON and base64 from somebody else
 
 Here are the parts; what of a recording they are put to is decided above.  docs/sealing.md says what a seal

@@ -19,8 +19,8 @@
 Rules:
 - An epoch keeps its last head only; every later one says more.  No epoch follows one whose last head is not final:
   an older head of it, put back, would let who steals the next key change what came behind.
-- The oldest head that is kept is about nothing that is kept, unless it is that of epoch 0.  So no receipt lets who
-  steals a key do without the heads of epochs before, and change what they are about.
+- The head of epoch 0 is kept for ever.  The oldest of the others is about nothing that is kept, unless none went.  So
+  no receipt lets who steals a key do without the heads of epochs before, and change what they are about.
 - A head that tells of an eviction is the receipt for it, and is there before anything is deleted.
 - Payloads are JSON with sorted names, no spaces, nothing but ASCII; no other form of one is taken.
 """
@@ -49,8 +49,8 @@ _MAX_COUNT = 1 << 64
 
 @dataclass(frozen=True, slots=True)
 class Evicted:
-    """Where what is left of a circular recording begins: its first leaf, the first epoch whose head is kept (the last
-    one that was over before that leaf, else 0), and what the manifest says of it.
+    """Where what is left of a circular recording begins: its first leaf, the epoch from which on heads are kept (the
+    last one that was over before that leaf, else 0), and what the manifest says of it.
     """
 
     leaf: int
