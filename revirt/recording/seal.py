@@ -59,7 +59,7 @@ class Seal:
         # Before the heads, which a recorder may still be writing: behind an end none follows.
         has_end = (directory / layout.SEAL_END).exists()
         end = _open(directory / layout.SEAL_END, open_end, batches) if has_end else None
-        heads = _heads(directory, _numbers(directory)["head"], batches)
+        heads = _heads(directory, _numbers(directory)["head"], batches, end)
         first = _head(directory, 0, batches)
         if end is not None:
             _check_end(directory / layout.SEAL_END, end, heads[-1])
@@ -83,8 +83,11 @@ class Seal:
 
     def check_own_key(self) -> None:
         """Raise CorruptError unless the key that stands in the recording is the one that sealed it."""
+        path = self.directory / layout.SEAL_KEY
         if _own_key(self.directory) != self.key:
-            raise CorruptError(self.directory / layout.SEAL_KEY, "is another key than the one that sealed")
+            raise CorruptError(path, "is another key than the one that sealed")
+        if read_file(path, ENVELOPE_LIMIT) != self.key.to_pem():
+            raise CorruptError(path, "is the key that sealed, but not as it was written")
 
     def leaf_files(self) -> Iterator[LeafFile]:
         """Yield the files of leaves that are kept, in order; raises CorruptError, also if one is missing."""
@@ -163,11 +166,16 @@ def _from(numbers: list[int], first: int, path_of: Callable[[int], Path]) -> lis
     return kept
 
 
-def _heads(directory: Path, numbers: list[int], batches: tuple[Batch, ...]) -> tuple[SignedHead, ...]:
+def _heads(
+    directory: Path, numbers: list[int], batches: tuple[Batch, ...], end: SignedEnd | None
+) -> tuple[SignedHead, ...]:
     """Return the last heads of all epochs from the oldest on that must be kept; raises CorruptError."""
     if not numbers:
         raise CorruptError(directory, "has no head")
     last = _head(directory, numbers[-1], batches)
+    # Without the last head, the receipt of one before it would ask for heads that were evicted since.
+    if end is not None and end.epoch > last.epoch and last.head.evicted:
+        raise CorruptError(directory / layout.head_name(end.epoch), "missing")
     first = last.head.evicted.epoch if last.head.evicted else 0
     if first > numbers[-1]:
         raise CorruptError(directory / layout.head_name(first), "missing")

@@ -202,6 +202,11 @@ UNTRUSTED = "an envelope without a valid signature of a key that is trusted"
             "seal/key.pub",
             "is another key than the one that sealed",
         ),
+        (
+            lambda path: (path / "seal/key.pub").write_bytes((path / "seal/key.pub").read_bytes() + b"\0"),
+            "seal/key.pub",
+            "is the key that sealed, but not as it was written",
+        ),
         # The heads and the end.
         (delete("seal/00000001.head"), "seal/00000001.head", "missing"),
         (delete("seal/00000000.head"), "seal/00000000.head", "missing"),
@@ -331,6 +336,14 @@ def test_an_older_head_does_not_hold_for_a_complete_recording(complete: Path) ->
     (complete / "seal/00000002.head").unlink()
 
     assert ("seal/end", "is not about the last head") in problems(complete)
+
+
+def test_of_a_ring_the_last_head_is_missing_and_not_one_that_was_evicted(ring: Path) -> None:
+    # Seen: the receipt of the head before it asked for the head of an epoch that was evicted by right since.
+    last = max(ring.glob("seal/*.head"))
+    last.unlink()
+
+    assert (f"seal/{last.name}", "missing") in problems(ring)
 
 
 def test_a_thief_cannot_begin_with_another_manifest(ring: Path) -> None:
