@@ -87,6 +87,8 @@ def _limits(arguments: argparse.Namespace) -> RingLimits | None:
     if arguments.no_record:
         raise UsageError("--no-record writes nothing, so --log-size and --keep have no meaning")
     size = parse_size(arguments.log_size) if arguments.log_size is not None else None
+    if size == 0:
+        raise UsageError("--log-size 0 keeps nothing", hint="write bytes, or a number with K, M or G: 256M")
     return RingLimits(size, arguments.keep)
 
 

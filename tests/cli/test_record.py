@@ -100,6 +100,7 @@ def test_the_exit_status_tells_how_the_run_ended(run: RunSummary, status: int) -
         ("record hello --kernel k", "not both"),
         ("record hello --append x", "--append goes with --kernel"),
         ("record hello --no-record -o x", "-o has no meaning"),
+        ("record hello --batch --log-size 0", "--log-size 0 keeps nothing"),
         ("record --kernel k --memory much", "'much' is not a size"),
     ],
 )
