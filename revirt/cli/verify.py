@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from revirt.cli.rows import payload
-from revirt.errors import RecordingError, RevirtError, UsageError
+from revirt.errors import CorruptError, RecordingError, RevirtError, SealError, UsageError
 from revirt.log.frame import read_file, write_all
 from revirt.recording import Finding, Recording, Seal, Verdict, prove, resolve
 from revirt.recording.progress import no_progress
+from revirt.recording.seal import is_sealed
 from revirt.render import Column, Format, byte_progress, emit, emit_record, grouped, printable, styled
 from revirt.seal.keys import PublicKey, load_public
 from revirt.seal.proofs import PROOF_LIMIT, EventProof, ProvenEvent
@@ -39,7 +40,11 @@ def verify(arguments: argparse.Namespace) -> int:
     path = Path(arguments.recording)
     if path.is_file():
         return _verify_proof(path, key, arguments.form)
-    recording = Recording.open(resolve(arguments.recording))
+    directory = resolve(arguments.recording)
+    try:
+        recording = Recording.open(directory)
+    except CorruptError as error:
+        return _report_unreadable(directory, error, key, arguments.form)
     with byte_progress(recording.path.name) as line:
         verification = recording.verify(key, line.update if line is not None else no_progress)
         findings = iter(verification)
@@ -62,10 +67,28 @@ def verify(arguments: argparse.Namespace) -> int:
     if arguments.form is not Format.TABLE:
         emit_record(facts, arguments.form, sys.stdout)
     else:
-        colour, more = _MEANING[verdict]
-        print(f"{styled(verdict, colour, sys.stdout)}{more}: {printable(str(recording.path))}")
+        _print_verdict(verdict, recording.path)
         emit_record(dict(_seal_in_words(facts["seal"])), Format.TABLE, sys.stdout)
     return RecordingError.exit_status if verdict in (Verdict.DAMAGED, Verdict.TAMPERED) else 0
+
+
+def _report_unreadable(path: Path, error: CorruptError, key: PublicKey | None, form: Format) -> int:
+    """Report on the recording in *path*, whose manifest cannot be read, which *error* says why; return the status."""
+    found = Finding(error.path, error.offset, error.problem)
+    verdict = Verdict.TAMPERED if key or is_sealed(path) else Verdict.DAMAGED
+    if form is Format.TABLE:
+        emit([found], _FINDINGS, form, sys.stdout)
+        _print_verdict(verdict, path)
+    else:
+        unknown = dict.fromkeys(("uuid", "state"))
+        facts = {"path": path, **unknown, "verdict": verdict, "findings": [found], "seal": None}
+        emit_record(facts, form, sys.stdout)
+    return error.exit_status
+
+
+def _print_verdict(verdict: Verdict, path: Path) -> None:
+    colour, more = _MEANING[verdict]
+    print(f"{styled(verdict, colour, sys.stdout)}{more}: {printable(str(path))}")
 
 
 def head(arguments: argparse.Namespace) -> int:
@@ -140,7 +163,10 @@ def _verify_proof(path: Path, key: PublicKey | None, form: Format) -> int:
         raise UsageError(
             f"{path} is a file, so a proof, which is checked with --key", hint="name the public key"
         )
-    proven = EventProof.from_json(read_file(path.resolve(), PROOF_LIMIT)).verify(key)
+    try:
+        proven = EventProof.from_json(read_file(path.resolve(), PROOF_LIMIT)).verify(key)
+    except SealError as error:
+        raise SealError(f"{path}: {error}", hint=error.hint) from error
     facts = {
         "path": path,
         "verdict": "proven",

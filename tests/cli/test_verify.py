@@ -157,6 +157,24 @@ def test_what_was_changed_is_listed_by_file(
     assert verdict == f"tampered: {sealed}"
 
 
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_a_manifest_that_cannot_be_read_is_a_finding(
+    is_sealed: bool, sealed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (sealed / NAME).write_bytes((sealed / NAME).read_bytes()[:-3])
+    if not is_sealed:
+        shutil.rmtree(sealed / "seal")
+    verdict = "tampered" if is_sealed else "damaged"
+
+    facts = run(capsys, "verify", sealed, status=4)
+    assert main(["verify", str(sealed)]) == 4
+
+    assert (facts["verdict"], facts["uuid"], facts["state"], facts["seal"]) == (verdict, None, None, None)
+    assert [each["path"] for each in facts["findings"]] == [str(sealed / NAME)]
+    assert "not valid JSON" in facts["findings"][0]["problem"]
+    assert capsys.readouterr().out.splitlines()[-1] == f"{verdict}: {sealed}"
+
+
 def test_a_recording_without_a_seal_fails_against_a_key(
     recording_of: RecordingOf, public: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -350,9 +368,9 @@ def test_a_proof_goes_to_standard_output_and_is_the_same(
 def test_a_proof_of_another_key_proves_nothing(
     proof: Path, stranger: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "certificate 0: an envelope without" in complaint(
-        capsys, "verify", proof, "--key", stranger, status=4
-    )
+    said = complaint(capsys, "verify", proof, "--key", stranger, status=4)
+
+    assert said.startswith(f"revirt: {proof}: certificate 0: an envelope without")
 
 
 def test_a_proof_is_not_checked_without_a_key(proof: Path, capsys: pytest.CaptureFixture[str]) -> None:
