@@ -1019,6 +1019,18 @@ def test_a_recording_with_other_files_in_it_is_not_removed(complete: Path) -> No
     assert problems(complete) == []
 
 
+def test_a_recording_that_cannot_be_removed_stays_whole(
+    complete: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seen: in a directory that could not be written, all in the recording was gone before that was noticed.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != complete.parent)
+
+    with pytest.raises(RecordingError, match=r"cannot delete .*: Permission denied"):
+        remove(complete)
+
+    assert problems(complete) == []
+
+
 def test_a_recording_in_progress_is_not_removed(tmp_path: Path) -> None:
     with create(tmp_path / "r"), pytest.raises(RecordingError, match="still being recorded"):
         remove(tmp_path / "r")

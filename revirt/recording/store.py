@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -146,6 +147,9 @@ def remove(path: Path) -> None:
         if foreign:
             hint = "move away what is not part of the recording"
             raise RecordingError(f"{path} also holds {foreign[0]!r}", hint=hint)
+        # Else all in it would go before that is noticed.
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         # Does not follow links inside, also not those put there while it is at work.
         shutil.rmtree(path)
     except OSError as error:
