@@ -104,8 +104,10 @@ class RecordingExistsError(RecordingError):
 class NoRecordingError(RecordingError):
     """There is no recording at that path."""
 
-    def __init__(self, path: Path, *, hint: str = "see 'revirt ls'") -> None:
-        super().__init__(f"{path} is not a recording", hint=hint)
+    def __init__(
+        self, path: Path, problem: str = "is not a recording", *, hint: str = "see 'revirt ls'"
+    ) -> None:
+        super().__init__(f"{path} {problem}", hint=hint)
         self.path = path
 
 

@@ -7,6 +7,7 @@ seal, if there is one (see `revirt.recording.seal_check`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import TypeVar
 
 from revirt.checkpoint import CheckpointInfo, CheckpointReader, LoadedCheckpoint
 from revirt.checkpoint.format import PAGE_SIZE, checkpoint_name, pages_name
-from revirt.errors import CorruptError, FormatVersionError, RecordingError
+from revirt.errors import CorruptError, FormatVersionError, NoRecordingError, RecordingError
 from revirt.log import segment
 from revirt.log.chain import SEALED, Chain
 from revirt.log.events import DIGEST_SIZE, Event, Kind
@@ -63,6 +64,15 @@ class _Named:
     event: Event
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells the directory *path* from another that takes its name, None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class Verdict(StrEnum):
     """What a verification came to; the last two are of recordings with findings, without a seal and with one."""
 
@@ -99,6 +109,7 @@ class Verification:
         self._key = key
         self._progress = progress
         self._findings = 0
+        self._directory = _identity(path)
 
     @property
     def verdict(self) -> Verdict:
@@ -113,8 +124,14 @@ class Verification:
         return Verdict.INTACT if is_complete and ended else Verdict.INTERRUPTED
 
     def __iter__(self) -> Iterator[Finding]:
-        """Yield what is wrong: every file is read once or twice, and every event once."""
+        """Yield what is wrong: every file is read once or twice, and every event once.
+
+        Raises NoRecordingError if something is not there because the recording was moved or deleted meanwhile.
+        """
         for finding in self._look():
+            if _identity(self._path) != self._directory:
+                hint = "verify it where it is now"
+                raise NoRecordingError(self._path, "was moved or deleted while it was verified", hint=hint)
             self._findings += 1
             yield finding
 

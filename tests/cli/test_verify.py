@@ -18,6 +18,7 @@ from revirt.cli import main
 from revirt.log.events import Kind
 from revirt.recording import Recording, RecordingState, Seal
 from revirt.recording.manifest import NAME, Manifest
+from revirt.recording.seal_check import SealCheck
 from revirt.seal.keys import create, load_public
 
 
@@ -173,6 +174,20 @@ def test_a_manifest_that_cannot_be_read_is_a_finding(
     assert [each["path"] for each in facts["findings"]] == [str(sealed / NAME)]
     assert "not valid JSON" in facts["findings"][0]["problem"]
     assert capsys.readouterr().out.splitlines()[-1] == f"{verdict}: {sealed}"
+
+
+def test_a_recording_that_is_moved_meanwhile_is_not_called_tampered(
+    sealed: Path, public: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def moved(check: SealCheck, contents: Manifest) -> None:
+        sealed.rename(sealed.with_name("elsewhere"))
+        shutil.copytree(sealed.with_name("elsewhere") / "seal", sealed / "seal")
+
+    monkeypatch.setattr(SealCheck, "check_manifest", moved)
+
+    said = complaint(capsys, "verify", sealed, "--key", public, status=4)
+
+    assert said.startswith(f"revirt: {sealed} was moved or deleted while it was verified\n")
 
 
 def test_a_recording_without_a_seal_fails_against_a_key(
