@@ -24,7 +24,6 @@ import argparse
 import random
 import shutil
 import sys
-import tempfile
 import time
 import traceback
 from collections import Counter
@@ -41,6 +40,7 @@ from tampering.samples import Sample, copy, make_samples
 from tampering.seals import SEALS
 from tampering.tampering import Change
 from tampering.thieves import THIEVES
+from trials import run
 
 from revirt.errors import RevirtError
 
@@ -163,21 +163,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; return 1 if anything failed."""
-    options = _parser().parse_args(arguments)
-    root = options.directory or Path(tempfile.mkdtemp(prefix="revirt-tamper-"))
-    root.mkdir(parents=True, exist_ok=True)
-    try:
-        failures = options.run(options, root)
-    except RevirtError as error:
-        print(f"tamper: {error}", file=sys.stderr)
-        return 1
-    for failure in failures:
-        print(failure)
-    if options.alone is not None:
-        print(f"files: {root}")
-    elif not failures and options.directory is None:
-        shutil.rmtree(root)
-    return 1 if failures else 0
+    return run(_parser(), "tamper", arguments)
 
 
 if __name__ == "__main__":

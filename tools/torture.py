@@ -32,7 +32,6 @@ import os
 import random
 import shutil
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -45,8 +44,9 @@ from torturing.disks import DISKS, let_disk_fail
 from torturing.faults import FAULTS, build_library, let_fail
 from torturing.kills import kill
 from torturing.subjects import SILENCE, Subject, default_names, make_subject, make_target
+from trials import run
 
-from revirt.errors import HostError, RevirtError
+from revirt.errors import HostError
 
 FAULTY = ("echo", SILENCE)
 """Guests for *faults*, unless others are asked for."""
@@ -224,21 +224,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; return 1 if anything failed."""
-    options = _parser().parse_args(arguments)
-    root = options.directory or Path(tempfile.mkdtemp(prefix="revirt-torture-"))
-    root.mkdir(parents=True, exist_ok=True)
-    try:
-        failures = options.run(options, root)
-    except RevirtError as error:
-        print(f"torture: {error}", file=sys.stderr)
-        return 1
-    for failure in failures:
-        print(failure)
-    if options.alone is not None:
-        print(f"files: {root}")
-    elif not failures and options.directory is None:
-        shutil.rmtree(root)
-    return 1 if failures else 0
+    return run(_parser(), "torture", arguments)
 
 
 if __name__ == "__main__":

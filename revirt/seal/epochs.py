@@ -25,13 +25,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Self
 
 from revirt.errors import SealError
 from revirt.log.strict_json import write_canonical
 from revirt.seal import dsse
-from revirt.seal.fields import encode_bytes, get, get_bytes, get_number, read_object
+from revirt.seal.fields import check_written, encode_bytes, get, get_bytes, get_number, read_object
 from revirt.seal.keys import KEY_SIZE, SIGNATURE_SIZE, PublicKey
 from revirt.seal.merkle import HASH_SIZE, leaf_hash, verify_inclusion
 
@@ -83,12 +82,7 @@ class Batch:
             PublicKey(get_bytes(values, "successor", "certificate", size=KEY_SIZE)),
             get(values, "time", str, "certificate"),
         )
-        if batch.to_payload() != payload:
-            raise SealError("certificate: not as revirt writes one")
-        try:
-            datetime.fromisoformat(batch.time)
-        except ValueError as error:
-            raise SealError(f"certificate: {error}") from error
+        check_written(payload, batch.to_payload(), batch.time, "certificate")
         return batch
 
 

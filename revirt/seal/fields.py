@@ -13,6 +13,7 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, TypeVar
 
 from revirt.errors import SealError
@@ -66,6 +67,16 @@ def get_bytes(values: Mapping[str, Any], name: str, what: str, *, size: int | No
     if size is not None and len(data) != size:
         raise SealError(f"{what}: {name!r} is {len(data)} bytes, not {size}")
     return data
+
+
+def check_written(payload: bytes, again: bytes, time: str, what: str) -> None:
+    """Raise SealError unless *payload* of *what* is *again*, what revirt writes of it, and *time* is ISO 8601."""
+    if again != payload:
+        raise SealError(f"{what}: not as revirt writes one")
+    try:
+        datetime.fromisoformat(time)
+    except ValueError as error:
+        raise SealError(f"{what}: {error}") from error
 
 
 def encode_bytes(data: bytes) -> str:

@@ -29,13 +29,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
 from typing import Any, Self
 
 from revirt.errors import SealError
 from revirt.log.strict_json import write_canonical
 from revirt.seal.epochs import Batch, open_sealed
-from revirt.seal.fields import encode_bytes, get, get_bytes, get_number, read_object
+from revirt.seal.fields import check_written, encode_bytes, get, get_bytes, get_number, read_object
 from revirt.seal.merkle import HASH_SIZE, MAX_SIZE
 
 HEAD_TYPE = "application/vnd.revirt.head.v1+json"
@@ -104,12 +103,7 @@ class Head:
             get(values, "final", bool, "head"),
             _evicted(values) if values.get("evicted") is not None else None,
         )
-        if head.to_payload() != payload:
-            raise SealError("head: not as revirt writes one")
-        try:
-            datetime.fromisoformat(head.time)
-        except ValueError as error:
-            raise SealError(f"head: {error}") from error
+        check_written(payload, head.to_payload(), head.time, "head")
         return head
 
 

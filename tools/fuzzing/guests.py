@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import struct
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 from fuzzing import FuzzError
+from fuzzing.runs import stopped_after
 from revirt.errors import DivergenceError
 from revirt.image import Guest
 from revirt.image.layout import IDENTITY_TABLES_SIZE
@@ -54,11 +54,11 @@ def run_random_guest(rng: Random, _samples: Path, case: Path) -> None:
         digest_every=rng.choice((None, 777, 20_000)),
         checkpoint_every=rng.choice((3_000, 100_000)),
     )
-    with _stopped_after(RECORD_SECONDS) as on_start:
+    with stopped_after(RECORD_SECONDS) as on_start:
         record(guest, _Babble(rng), options, case / "recording", on_start=on_start)
     recording = Recording.open(case / "recording")
     for checkpoint in sorted({0, rng.choice(recording.checkpoints).number}):
-        with _stopped_after(REPLAY_SECONDS) as on_start:
+        with stopped_after(REPLAY_SECONDS) as on_start:
             report = replay(recording, checkpoint=checkpoint, on_start=on_start)
         if not report.exact and not _changes_its_page_tables(recording):
             raise FuzzError(f"not exact from checkpoint {checkpoint}: {report.divergence}")
@@ -81,26 +81,6 @@ def _entries(session: ReplaySession, base: int) -> list[int]:
     """Return the entries of the page tables at *base*, but for what the CPU itself sets in them."""
     tables = bytes(session.machine.core.ram[base : base + IDENTITY_TABLES_SIZE])
     return [entry & ~_ACCESSED_DIRTY for (entry,) in struct.iter_unpack("<Q", tables)] if base else []
-
-
-@contextlib.contextmanager
-def _stopped_after(seconds: float) -> Iterator[Callable[[Callable[[str], None]], None]]:
-    """Give something to pass as *on_start*: what starts with it is ended, in order, when *seconds* are over.
-
-    Zeros are code, too: run through a whole segment of real mode they take 32,768 instructions to a branch.
-    """
-    timers: list[threading.Timer] = []
-
-    def arm(stop: Callable[[str], None]) -> None:
-        timers.append(threading.Timer(seconds, stop, ["time is over"]))
-        timers[-1].start()
-
-    try:
-        yield arm
-    finally:
-        for timer in timers:
-            timer.cancel()
-            timer.join()
 
 
 class _Babble(NullConsole):

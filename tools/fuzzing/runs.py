@@ -29,7 +29,7 @@ _BRANCHES, _STEPS, _TIMES_ASKED = 3_000, 1_000, 300
 
 def replay_in_patience(path: Path) -> None:
     """Replay the recording *path*, not for long, and print what ``revirt replay`` would."""
-    with _patience() as on_start:
+    with stopped_after(PATIENCE_S) as on_start:
         recording = Recording.open(path)
         report = replay(recording, output=lambda _: None, on_start=on_start)
     emit_record(replay_command.report_fields(recording, report), Format.JSON, sys.stdout)
@@ -37,7 +37,7 @@ def replay_in_patience(path: Path) -> None:
 
 def audit_in_patience(path: Path) -> None:
     """Audit the recording *path*, not for long, and print what ``revirt audit`` would."""
-    with _patience() as on_start:
+    with stopped_after(PATIENCE_S) as on_start:
         recording = Recording.open(path)
         report = audit(recording, on_start=on_start)
     emit_record(audit_command.audit_fields(recording, report), Format.JSON, sys.stdout)
@@ -72,12 +72,15 @@ def _cpu(loaded: LoadedCheckpoint) -> object:
 
 
 @contextmanager
-def _patience() -> Iterator[Callable[[Callable[[str], None]], None]]:
-    """Give something to pass as *on_start*: what starts with it is asked to stop after `PATIENCE_S`."""
+def stopped_after(seconds: float) -> Iterator[Callable[[Callable[[str], None]], None]]:
+    """Give something to pass as *on_start*: what starts with it is ended, in order, when *seconds* are over.
+
+    Zeros are code, too: run through a whole segment of real mode they take 32,768 instructions to a branch.
+    """
     timers: list[threading.Timer] = []
 
     def arm(stop: Callable[[str], None]) -> None:
-        timers.append(threading.Timer(PATIENCE_S, stop, ["out of patience"]))
+        timers.append(threading.Timer(seconds, stop, ["time is over"]))
         timers[-1].start()
 
     try:
