@@ -10,7 +10,7 @@ from typing import Any
 from revirt.errors import RecordingError, UsageError
 from revirt.log.events import DIGEST_SIZE, Event, Kind
 from revirt.recording import Recording
-from revirt.render import escape
+from revirt.render import escape, printable
 
 _DIGESTS = ("cpu", "ram", "devices")
 
@@ -174,7 +174,7 @@ def payload(event: Event) -> str:
         case Kind.CHECKPOINT:
             return f"number {event.number}"
         case Kind.END:
-            return event.data.decode(errors="backslashreplace")
+            return printable(event.data.decode(errors="backslashreplace"))
 
 
 def kinds_named(names: Iterable[str]) -> frozenset[Kind]:

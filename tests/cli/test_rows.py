@@ -15,6 +15,7 @@ from revirt.log.events import Event, Kind
         (Event(Kind.INTERRUPT, 5, False, 0x10, number=8), "vector 0x08"),
         (Event(Kind.CHECKPOINT, 5, False, 0x10, number=3), "number 3"),
         (Event(Kind.END, 5, False, 0x10, data=b"power off"), "power off"),
+        (Event(Kind.END, 5, False, 0x10, data=b"\x1b[2J\xff"), r"\x1b[2J\xff"),
         (
             Event(Kind.DIGEST, 5, False, 0x10, data=bytes([1] * 16 + [2] * 16 + [3] * 16)),
             f"cpu {'01' * 16} ram {'02' * 16} devices {'03' * 16}",
