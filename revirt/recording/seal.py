@@ -120,8 +120,11 @@ class Seal:
         before = 0
         for signed in self.heads:
             path, head = self.directory / layout.head_name(signed.epoch), signed.head
-            if not before <= head.leaves <= tree.size:
-                raise CorruptError(path, f"is about {head.leaves} leaves where {before} to {tree.size} are")
+            if head.leaves > tree.size:
+                problem = f"lacks leaves: there are {tree.size}, {path.name} was signed over {head.leaves}"
+                raise CorruptError(self.directory, problem)
+            if head.leaves < before:
+                raise CorruptError(path, f"is about {head.leaves} leaves, the one before it about {before}")
             # Of what was evicted, the oldest head only tells that it is over.
             if head.leaves >= tree.first and tree.root(head.leaves) != head.root:
                 problem = f"leaves from number {before} to {head.leaves} are not what it was signed over"
