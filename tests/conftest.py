@@ -22,7 +22,7 @@ from hypothesis import settings
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tools")]
 
-from library import Library, RecordingOf, RecordWith, environment  # noqa: E402
+from library import COMMAND, Library, RecordingOf, RecordWith, environment  # noqa: E402
 
 from revirt.image import Guest  # noqa: E402
 from revirt.machine.config import ClockMode  # noqa: E402
@@ -73,7 +73,7 @@ def replay_elsewhere() -> Callable[..., dict[str, Any]]:
     """Return a function that replays a recording in a new process; its report, with the exit ``status``."""
 
     def run(recording: Recording, *arguments: str) -> dict[str, Any]:
-        command = [sys.executable, "-m", "revirt", "replay", str(recording.path), "--json", *arguments]
+        command = [*COMMAND, "replay", str(recording.path), "--json", *arguments]
         done = subprocess.run(
             command, cwd=recording.path, env=environment(), capture_output=True, text=True, timeout=300
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -86,6 +87,10 @@ def console_for(guest: Guest, script: str | None) -> NullConsole:
     if script is not None:
         return ScriptedConsole(Script.parse(script))
     return ScriptedConsole(Script.load(guest.script)) if guest.script else NullConsole()
+
+
+COMMAND = [sys.executable, "-P", "-m", "revirt"]
+"""How a process runs the revirt that is tested here, from wherever it is; with this `environment`."""
 
 
 def environment() -> dict[str, str]:

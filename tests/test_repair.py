@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from library import built
+from library import COMMAND, built
 
 from revirt.errors import NoRecordingError, RecordingError
 from revirt.monitor import session
@@ -149,7 +148,7 @@ def test_what_is_no_recording_is_left_alone(tmp_path: Path) -> None:
 def test_the_command_says_what_is_lost(interrupted: Path, tmp_path: Path) -> None:
     (interrupted / "log" / "00000099.seg.tmp").write_bytes(b"half")
     other = shutil.copytree(interrupted, tmp_path / "other")
-    command = [sys.executable, "-P", "-m", "revirt", "repair"]
+    command = [*COMMAND, "repair"]
 
     words = subprocess.run([*command, interrupted], check=True, capture_output=True, text=True).stdout
     facts = json.loads(

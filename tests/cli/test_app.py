@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from library import COMMAND, environment
 
 from revirt.cli import app, main
 from revirt.errors import (
@@ -18,8 +19,6 @@ from revirt.errors import (
     UsageError,
 )
 from revirt.position import Position
-
-ROOT = Path(__file__).parents[2]
 
 
 def run_raising(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -78,7 +77,7 @@ def test_the_bundled_guests_are_listed(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def revirt(*arguments: str, **options: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "revirt", *arguments], cwd=ROOT, **options)  # type: ignore[call-overload, no-any-return]
+    return subprocess.Popen([*COMMAND, *arguments], env=environment(), **options)  # type: ignore[call-overload, no-any-return]
 
 
 def test_a_reader_that_leaves_is_no_traceback() -> None:
@@ -95,7 +94,9 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
 
 def test_a_closed_standard_output_is_no_traceback() -> None:
     done = subprocess.run(
-        ["/bin/sh", "-c", f"exec {sys.executable} -m revirt guest list >&-"], cwd=ROOT, capture_output=True
+        ["/bin/sh", "-c", f"exec {shlex.join(COMMAND)} guest list >&-"],
+        env=environment(),
+        capture_output=True,
     )
 
     assert (done.returncode, done.stderr) == (0, b"")

@@ -8,13 +8,12 @@ import pty
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from library import RecordingOf, environment
+from library import COMMAND, RecordingOf, environment
 
 from revirt.cli import main
 from revirt.recording import Recording, latest, pack
@@ -35,7 +34,7 @@ def hello(recording_of: RecordingOf, tmp_path: Path) -> Path:
 
 
 def revirt(*words: str, **options: object) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "revirt", *words]
+    command = [*COMMAND, *words]
     return subprocess.run(command, env=environment(), check=False, timeout=60, **options)  # type: ignore[call-overload, no-any-return]
 
 
@@ -107,7 +106,7 @@ def test_through_a_pipe_it_is_the_same_file(hello: Path, here: Path) -> None:
 def test_unbuffered_output_is_complete(hello: Path, here: Path) -> None:
     main(["pack", "hello"])
 
-    command = [sys.executable, "-u", "-m", "revirt", "pack", "hello", "-o", "-"]
+    command = [COMMAND[0], "-u", *COMMAND[1:], "pack", "hello", "-o", "-"]
     done = subprocess.run(command, env=environment(), capture_output=True, check=True, timeout=60)
 
     assert done.stdout == (here / "hello.revirt").read_bytes()
@@ -239,7 +238,7 @@ def hear_signals() -> None:
 
 def begin_to_unpack(whole: bytes, here: Path) -> subprocess.Popen[bytes]:
     """Return a process that has unpacked half of *whole*, and waits for the rest."""
-    command = [sys.executable, "-m", "revirt", "unpack", "-", "-o", "again"]
+    command = [*COMMAND, "unpack", "-", "-o", "again"]
     process = subprocess.Popen(
         command,
         env=environment(),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from library import RecordingOf, environment
+from library import COMMAND, RecordingOf, environment
 
 from revirt.cli import main
 from revirt.log.events import Kind
@@ -247,14 +247,15 @@ def test_a_key_that_will_not_do_is_named(
 
 def test_whoever_looks_on_sees_how_far_it_has_come(sealed: Path, public: str) -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "revirt", "verify", str(sealed), "--key", public]
+    command = [*COMMAND, "verify", str(sealed), "--key", public]
 
-    done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, stderr=theirs, timeout=60)
+    terminal = {**environment(), "TERM": "xterm"}
+    done = subprocess.run(command, env=terminal, stdout=subprocess.PIPE, stderr=theirs, timeout=60)
 
     os.close(theirs)
     shown = os.read(ours, 1 << 16)
     os.close(ours)
-    assert done.returncode == 0
+    assert done.returncode == 0, shown.decode()
     assert b"hello" in shown
     assert b"checking" in shown
     assert done.stdout.startswith(b"intact")
@@ -430,7 +431,11 @@ def test_half_a_proof_is_not_left_behind(
     words = ["prove", str(sealed), "0", "-o", str(tmp_path / "x")]
 
     done = subprocess.run(
-        [sys.executable, "-c", code, *words], env=environment(), capture_output=True, text=True, timeout=60
+        [sys.executable, "-P", "-c", code, *words],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
     assert done.returncode == 1

@@ -6,12 +6,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from busy import busy_in
+from library import COMMAND
 
 from revirt.monitor.console import NullConsole
 from revirt.monitor.session import RecordOptions, record
@@ -101,19 +101,7 @@ def test_a_ring_keeps_everything_from_the_trigger_on(tmp_path: Path) -> None:
 
 def test_a_signal_ends_a_recording_in_order(tmp_path: Path) -> None:
     path = tmp_path / "signalled"
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "revirt",
-        "record",
-        "echo",
-        "--stdin",
-        "--clock",
-        "host",
-        "-o",
-        path,
-    ]
+    command = [*COMMAND, "record", "echo", "--stdin", "--clock", "host", "-o", path]
     options = ["--log-size", "10M", "--trigger", "signal", "--after", "1ms", "--json"]
     keyboard, typed = os.pipe()
     with subprocess.Popen([*command, *options], stdin=keyboard, stdout=subprocess.PIPE) as recorder:
@@ -143,7 +131,7 @@ def test_a_signal_ends_a_recording_in_order(tmp_path: Path) -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments: list[str], problem: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-P", "-m", "revirt", "record", "hello", "-o", tmp_path / "no", *arguments]
+    command = [*COMMAND, "record", "hello", "-o", tmp_path / "no", *arguments]
 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
