@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -92,11 +93,10 @@ def with_leaves(edit: Edit, sample: Sample, path: Path, rng: Random) -> Change |
     if done is None:
         return None
     replace_leaves(done[0], path, sample.plan)
-    epoch, index = _first_epoch(sample, path)
-    if epoch is None:
+    found = _first_changed(sample, path)
+    if found.epoch is None:
         return change(f"{done[1]}, not sealed", due=Due.NOT_INTACT)
-    # Of leaves in their old number, the first head about one that differs; of fewer, perhaps an earlier end.
-    return change(f"{done[1]}, leaf {index}", f"{layout.SEAL}/{layout.head_name(epoch)}")
+    return change(f"{done[1]}, leaf {found.leaf}", found.place)
 
 
 def with_other_key(edit: Edit, sample: Sample, path: Path, rng: Random) -> Change | None:
@@ -123,20 +123,35 @@ def by_thief(edit: Edit, sample: Sample, path: Path, rng: Random) -> Change | No
     # Which key stands in a certificate matters to nobody here: the thief leaves it as it is.
     key = PrivateKey.from_raw(bytes(32))
     replace_seal(done[0], path, key, sample.seed, sample.plan, from_epoch=stolen)
-    epoch, index = _first_epoch(sample, path)
-    what = f"{done[1]}, leaf {index}, by a thief in epoch {stolen}"
-    if epoch is None or epoch >= stolen:
+    found = _first_changed(sample, path)
+    what = f"{done[1]}, leaf {found.leaf}, by a thief in epoch {stolen}"
+    if found.epoch is None or found.epoch >= stolen:
         return change(what, due=Due.NOTHING)
-    return change(what, f"{layout.SEAL}/{layout.head_name(epoch)}")
+    return change(what, found.place)
 
 
-def _first_epoch(sample: Sample, path: Path) -> tuple[int | None, int]:
-    """Return the first epoch whose head is about a leaf that is not in *path* what it was, and that leaf's index."""
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    """The first leaf that is not what it was, the first epoch whose head is about it, and where that shows."""
+
+    leaf: int
+    epoch: int | None
+    place: str
+
+
+def _first_changed(sample: Sample, path: Path) -> _Changed:
+    """Return what changed first among the leaves in *path*."""
     sealed = Seal.open(sample.path, Recording.open(sample.path).manifest, sample.key)
     before = {at: leaf for file in sealed.leaf_files() for at, leaf in enumerate(file.leaves, file.first)}
     now = _leaves(path, sealed.start)
     index = next((at for at in sorted(before) if before[at] != now.get(at)), max(before) + 1)
-    return next((each.epoch for each in sealed.heads if each.head.leaves > index), None), index
+    signed = next((each for each in sealed.heads if each.head.leaves > index), None)
+    if signed is None:
+        return _Changed(index, None, layout.SEAL)
+    # A head over more leaves than there are is not what is wrong.
+    is_short = signed.head.leaves > max(now, default=-1) + 1
+    place = layout.SEAL if is_short else f"{layout.SEAL}/{layout.head_name(signed.epoch)}"
+    return _Changed(index, signed.epoch, place)
 
 
 def _leaves(path: Path, start: int) -> dict[int, object]:
