@@ -28,10 +28,10 @@ def edited(path: Path, edit: Edit, rng: Random) -> tuple[Book, str] | None:
     original = Book.read(path)
     for _ in range(_TRIES):
         book = deepcopy(original)
-        what = edit(book, rng)
-        if what is None:
-            continue
         try:
+            what = edit(book, rng)
+            if what is None:
+                continue
             book.write(path)
             Book.read(path)
         except (ValueError, RevirtError):

@@ -17,13 +17,16 @@ Edit = Callable[[Book, Random], str | None]
 
 
 def _pick(book: Book, rng: Random, *, plain: bool = True) -> tuple[list[Event], int]:
-    """Return a place in a segment; not that of a hash or a checkpoint if it is to be *plain*."""
+    """Return a place in a segment; not that of a hash or a checkpoint if it is to be *plain*.
+
+    Raises ValueError if there is hardly any: a recorder may have died before the guest did anything.
+    """
     for _ in range(200):
         events = rng.choice(book.segments)
         place = rng.randrange(len(events))
         if not plain or events[place].kind not in (Kind.DIGEST, Kind.CHECKPOINT, Kind.END):
             return events, place
-    raise ValueError("a log without events")
+    raise ValueError("a log without such events")
 
 
 def edit_field(book: Book, rng: Random) -> str:
