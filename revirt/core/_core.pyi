@@ -73,8 +73,10 @@ class Core:
         is raised from here.
         """
 
-    def step(self, count: int, /) -> int:
+    def step(self, count: int, limit: int | None = None, /) -> int:
         """Execute *count* instructions under an instruction hook; return ``STOP_STEPS``, or why it stopped before.
+
+        It stops at the latest when ``branches`` is *limit*: with ``branches + 1`` it does not leave the straight line.
 
         Counts ``instructions``, and does not move ``branches`` differently from `run`.  The first step after a `run`,
         and the first `run` after a step, drop all translations.  The hook changes what BT and its like leave in the

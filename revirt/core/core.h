@@ -306,7 +306,7 @@ int64_t pages_scan(Core *core);
 const char *engine_init(Core *core, size_t translation_buffer, bool track_writes);
 void engine_deinit(Core *core);
 Stop engine_run(Core *core, uint64_t limit);
-Stop engine_step(Core *core, uint64_t count);
+Stop engine_step(Core *core, uint64_t count, uint64_t limit);
 void engine_interrupt(Core *core, int vector);
 /* Returns NULL, or what went wrong, as engine_init() does. */
 const char *engine_set_counting(Core *core, bool on);

@@ -309,11 +309,11 @@ const char *engine_set_counting(Core *core, bool on)
     return failure;
 }
 
-Stop engine_step(Core *core, uint64_t count)
+Stop engine_step(Core *core, uint64_t count, uint64_t limit)
 {
     core->steps_left = count;
     set_stepping(core, true);
-    Stop stop = engine_run(core, UINT64_MAX);
+    Stop stop = engine_run(core, limit);
     set_stepping(core, false);
     return stop;
 }

@@ -152,13 +152,13 @@ bool core_refuse_while_running(CoreObject *self)
     return true;
 }
 
-static PyObject *run(CoreObject *self, Stop (*engine)(Core *, uint64_t), PyObject *argument)
+/* Run to *limit*, or only *count* instructions if that is not NULL. */
+static PyObject *run(CoreObject *self, uint64_t limit, const uint64_t *count)
 {
-    uint64_t count = PyLong_AsUnsignedLongLong(argument);
     if (PyErr_Occurred() || core_refuse_while_running(self))
         return NULL;
     self->thread = PyEval_SaveThread();
-    Stop stop = engine(&self->core, count);
+    Stop stop = count == NULL ? engine_run(&self->core, limit) : engine_step(&self->core, *count, limit);
     PyEval_RestoreThread(self->thread);
     self->thread = NULL;
     if (self->error != NULL) {
@@ -173,12 +173,17 @@ static PyObject *run(CoreObject *self, Stop (*engine)(Core *, uint64_t), PyObjec
 
 static PyObject *core_run(CoreObject *self, PyObject *limit)
 {
-    return run(self, engine_run, limit);
+    return run(self, PyLong_AsUnsignedLongLong(limit), NULL);
 }
 
-static PyObject *core_step(CoreObject *self, PyObject *count)
+static PyObject *core_step(CoreObject *self, PyObject *const *args, Py_ssize_t count)
 {
-    return run(self, engine_step, count);
+    if (count < 1 || count > 2)
+        return PyErr_Format(PyExc_TypeError, "step takes a count and, perhaps, a limit");
+    uint64_t steps = PyLong_AsUnsignedLongLong(args[0]), limit = UINT64_MAX;
+    if (!PyErr_Occurred() && count == 2 && args[1] != Py_None)
+        limit = PyLong_AsUnsignedLongLong(args[1]);
+    return run(self, limit, &steps);
 }
 
 static PyObject *core_request_stop(CoreObject *self, PyObject *unused)
@@ -359,7 +364,7 @@ static PyObject *core_get_tracks_writes(CoreObject *self, void *closure)
 #define METHOD(name, flags) {#name, (PyCFunction)(void (*)(void))core_##name, flags, NULL}
 static PyMethodDef CORE_METHODS[] = {
     METHOD(run, METH_O),
-    METHOD(step, METH_O),
+    METHOD(step, METH_FASTCALL),
     METHOD(request_stop, METH_NOARGS),
     METHOD(interrupt, METH_O),
     METHOD(flush_tlb, METH_NOARGS),

@@ -191,7 +191,7 @@ class Machine:
         For looking only: nothing arrives meanwhile.  Go back to a taken branch (restore) before running on.
         """
         before = self.core.instructions
-        stop = self.core.step(count)
+        stop = self.core.step(count, self.core.branches + 1)
         return count if stop == STOP_STEPS else self.core.instructions - before
 
     def _run_core(self, moment: Moment, until: int | None) -> None:

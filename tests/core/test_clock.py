@@ -21,7 +21,7 @@ from small_guests import (
     word,
 )
 
-from revirt.core import STOP_HALT, STOP_LIMIT, STOP_REQUEST, Core
+from revirt.core import STOP_HALT, STOP_LIMIT, STOP_REQUEST, STOP_STEPS, Core
 
 START = 1
 """Entering the guest's first instruction counts: no straight line led there."""
@@ -271,6 +271,34 @@ def test_stepping_from_a_branch_reaches_what_a_run_reaches() -> None:
     assert core.branches in (39, 40)
     core.run(40)
     assert whole_state(core) == whole_state(reference)
+
+
+def test_steps_end_with_the_straight_line_if_they_are_to() -> None:
+    core = protected("inc eax\n inc eax\n jmp on\n nop\n on: inc eax\n hlt")
+
+    stop = core.step(FOREVER, core.branches + 2)
+
+    assert (stop, core.instructions, core.branches) == (STOP_LIMIT, 3, 2)
+    assert core.run(FOREVER) == STOP_HALT
+    assert core.registers()["rax"] == 3
+    assert core.branches == 2
+
+
+def test_a_limit_that_is_not_reached_changes_nothing() -> None:
+    core = protected("inc eax\n inc eax\n jmp on\n nop\n on: inc eax\n hlt")
+
+    assert core.step(1, 2) == STOP_STEPS
+    assert core.step(1, None) == STOP_STEPS
+    assert core.step(FOREVER, 3) == STOP_HALT
+    assert core.registers()["rax"] == 3
+
+
+@pytest.mark.parametrize("arguments", [(), (1, 2, 3), ("1",), (1, "2")])
+def test_steps_take_numbers(arguments: tuple[object, ...]) -> None:
+    core = protected("hlt")
+
+    with pytest.raises(TypeError):
+        core.step(*arguments)  # type: ignore[arg-type]
 
 
 def test_single_stepping_by_the_guest_is_exact() -> None:

@@ -59,8 +59,8 @@ def test_replay_until_a_branch_stops_exactly_there(recording: Recording) -> None
 
 
 def test_a_position_with_more_steps_than_the_line_has_is_refused(recording: Recording) -> None:
-    with pytest.raises(UsageError, match="no position 7:4"):
-        replay(recording, until=Position(7, 4))
+    with pytest.raises(UsageError, match="no position 7:400: only 3 instructions follow that branch"):
+        replay(recording, until=Position(7, 400))
 
 
 def test_a_checkpoint_that_is_not_there_is_refused(recording: Recording) -> None:
