@@ -9,7 +9,7 @@ Unless said otherwise methods may be called only while the guest is not running;
 anywhere, and device callbacks may use ``branches``, ``pc``, ``intr``, ``set_clock`` and ``request_stop``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, final
 
 UNICORN_VERSION: Final[str]
@@ -29,6 +29,17 @@ STOP_SHUTDOWN: Final[int]
 """The guest cannot go on (a triple fault, a jump out of memory, what Unicorn gives up at): ``fault`` says why."""
 STOP_STEPS: Final[int]
 """`Core.step` executed as many instructions as it was asked to."""
+STOP_WATCH: Final[int]
+"""A watch was hit in the straight line that ends here, and ``stop_at_hits`` is on."""
+
+# What a watch noted: one of the first three, with what is not certain about it.
+WATCH_EXECUTE: Final[int]
+WATCH_READ: Final[int]
+WATCH_WRITE: Final[int]
+WATCH_MAYBE: Final[int]
+"""The access goes on from a page that is not watched into another, which may or may not be."""
+WATCH_BLOCK: Final[int]
+"""The access was made somewhere in the block that begins at the hit's pc."""
 
 # How `Core.start` sets the CPU up.
 MODE_REAL: Final[int]
@@ -159,6 +170,48 @@ class Core:
 
     def set_clock(self, base_ns: int, base_branches: int, ns_per_branch: int, /) -> None:
         """Let RDTSC read ``base_ns + (branches - base_branches) * ns_per_branch``."""
+
+    # -- watching -----------------------------------------------------------------------------------------------
+
+    def set_watches(
+        self, code: Sequence[int], writes: Sequence[tuple[int, int]], reads: Sequence[tuple[int, int]], /
+    ) -> None:
+        """Watch the instructions at the linear addresses *code* and the physical ranges *writes* and *reads*.
+
+        They replace what was watched before.  A range is (start, size); at most 64 of each kind, of at most 65,536
+        bytes together, and 1,024 instructions.  Raises ValueError for what cannot be watched, MemoryError if the host
+        has not enough memory.
+
+        Watching changes neither what the guest does nor ``branches``.  Every execution and every access is noted that
+        the guest makes, those of exception delivery included, and what `written` is told.  Not noted are reads by the
+        MMU, and fetches.  While ranges are watched every access of the guest takes longer; if one of them holds one
+        of the first seven bytes of a page, much longer.
+        """
+
+    def take_hits(self) -> list[tuple[int, int, int, int, int, int, int]]:
+        """Return and forget the hits noted so far, the last 65,536 of them: (kind, branches, instructions, pc, address,
+        size, value).
+
+        The kind is ``WATCH_EXECUTE``, ``WATCH_READ`` or ``WATCH_WRITE``, with ``WATCH_MAYBE`` or ``WATCH_BLOCK``
+        added.  Hits are in order; one with ``WATCH_BLOCK`` may stand behind others of its block.  The branches are
+        those at which the straight line of the hit begins, *pc* is that of the instruction (where an exception is
+        delivered, of the place that it came from), and *instructions* is what ``instructions`` would be there.  The
+        address of an execution is linear, that of an access physical; an access wider than 8 bytes is several hits.
+        The value is what is written, or what stood there to be read, 0 if that goes on into another page.
+
+        What changes without being seen, as accessed and dirty bits of page tables do, comes with ``WATCH_BLOCK``.
+        What an access that goes on into the next page does there is not seen either: if one of the first seven bytes
+        of a page is watched, every such access is noted with ``WATCH_MAYBE``, and the caller has to look.  An
+        instruction that begins twice, as one does that changes its own block, is noted twice; Unicorn reads for NEG
+        with LOCK, and stores for INS, twice.
+        """
+
+    @property
+    def hits_noted(self) -> int:
+        """How many hits were noted since the watches were set, those that are not kept included."""
+
+    stop_at_hits: bool
+    """Whether a hit ends `run`, with ``STOP_WATCH``, at the next taken branch.  `step` only notes."""
 
     # -- CPU state ----------------------------------------------------------------------------------------------
 

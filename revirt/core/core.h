@@ -8,6 +8,8 @@
  *   engine        the branch clock, running and stopping
  *   counting      instructions, counted by blocks
  *   intercept     what Unicorn hands over: exceptions, system calls, CPUID, ports and MMIO
+ *   watch         execution of given instructions and accesses to given memory, noted
+ *   watch_list    what they are
  *   backstage     memory of the core's own; hardware breakpoints
  *   module        the Python type: running it, devices
  *   views         its memory and state
@@ -119,6 +121,7 @@ typedef enum {
     STOP_HALT,
     STOP_SHUTDOWN,
     STOP_STEPS,
+    STOP_WATCH,
     STOP_INTERNAL, /* the core's own business: run on */
 } Stop;
 
@@ -130,6 +133,9 @@ enum {
     ATTEND_FAULT = 8,
     ATTEND_RESUME = 16,
     ATTEND_COUNT = 32, /* every block */
+    ATTEND_WATCH = 64, /* likewise */
+    ATTEND_HIT = 128,
+    ATTEND_RESTART = 256,
 };
 
 /* What the block hook may see next after running on from a stop. */
@@ -182,6 +188,31 @@ typedef struct {
 
 typedef struct Ruler Ruler;
 
+/* What a hit is: one of the first three, with what is not certain about it. */
+enum {
+    WATCH_EXECUTE = 1,
+    WATCH_READ = 2,
+    WATCH_WRITE = 4,
+    WATCH_MAYBE = 8,  /* it goes on from this page into another, which may or may not be watched */
+    WATCH_BLOCK = 16, /* somewhere in the block that begins at pc */
+};
+
+typedef struct {
+    uint64_t kind, branches, instructions, pc, address, size, value;
+} Hit;
+
+typedef struct {
+    uint64_t start, size;
+} WatchRange;
+
+typedef struct {
+    uint64_t *code;              /* linear addresses */
+    WatchRange *writes, *reads; /* physical ranges */
+    size_t code_count, write_count, read_count;
+} WatchList;
+
+typedef struct Watches Watches;
+
 struct Core {
     uc_engine *uc;
     uc_context *context, *fault_context, *reset_context;
@@ -217,6 +248,10 @@ struct Core {
     uc_hook instruction_hook; /* while stepping */
     Block block;              /* counted and in progress; size 0: none */
     Ruler *ruler;
+
+    Watches *watches; /* NULL until there are any */
+    bool stop_at_hits;
+    bool has_deleted_hooks; /* which go when the engine has stopped once */
 
     PageTracker pages;
     uint8_t *code_pages; /* a byte a page: it holds translated code */
@@ -340,6 +375,41 @@ void counting_begin(Core *core, uint64_t address, uint32_t size);
 void counting_leave(Core *core, int vector, bool is_software);
 /* Instructions executed so far, of the block in progress those up to the IN or OUT in whose callback this is. */
 uint64_t counting_now(Core *core);
+/* Instructions executed so far, with that at linear *address* of the block in progress as the last. */
+uint64_t counting_at(Core *core, uint64_t address);
+/* For the loaded state.  How many instructions of *block* begin before linear *end*, -1 if none begins there. */
+int64_t counting_before(Core *core, const Block *block, uint64_t end);
+/* For the loaded state, which has left *block*, as counting_leave() says: what begins before the linear address that
+ * this returns has begun. */
+uint64_t counting_reach(Core *core, const Block *block, int vector, bool is_software);
+/* If the block of this *size* at *address* is where *last* starts over, having written to its own code: how many
+ * instructions that executed before; else -1.  May load the state. */
+int64_t counting_restart(Core *core, const Block *last, uint64_t address, uint32_t size);
+
+/* ---- watch.c, watch_list.c ---------------------------------------------------------------------------------- */
+
+/* Watch this and nothing else.  Returns NULL, or what is wrong with it; text that begins with NO_MEMORY. */
+const char *watch_set(Core *core, const WatchList *list);
+void watch_deinit(Core *core);
+/* Return how many hits have not been taken yet; they are the *first* and then the *second* ones, until the next. */
+size_t watch_take(Core *core, const Hit **first, size_t *first_count, const Hit **second, size_t *second_count);
+uint64_t watch_noted(const Core *core);
+/* All that follows is for ATTEND_WATCH only.  The guest begins to run, and has stopped. */
+void watch_start(Core *core);
+void watch_finish(Core *core);
+/* As their namesakes of counting.c, and after them. */
+void watch_arrive(Core *core, uint64_t address, uint32_t size);
+void watch_begin(Core *core, uint64_t address, uint32_t size);
+void watch_leave(Core *core, int vector, bool is_software);
+/* The last block that began was one that starts over, the second time in a row: its hits are noted already. */
+void watch_forget_restart(Core *core);
+/* While stepping: the instruction at linear *address* begins. */
+void watch_instruction(Core *core, uint64_t address);
+/* The core itself is about to access physical memory for the loaded state, and has done so. */
+void watch_touch(Core *core, uint32_t kind, uint64_t address, const uint8_t *bytes, uint64_t size);
+void watch_touched(Core *core, uint64_t address, uint64_t size);
+/* A device has written to memory. */
+void watch_written(Core *core, uint64_t address, uint64_t size);
 
 /* ---- intercept.c ------------------------------------------------------------------------------------------- */
 

@@ -107,8 +107,7 @@ static bool read_code(Core *core, uint64_t address, uint8_t *buffer, size_t size
     return true;
 }
 
-/* Return how many instructions of the block begin before linear *end*, -1 if none ends there. */
-static int64_t count_before(Core *core, const Block *block, uint64_t end)
+int64_t counting_before(Core *core, const Block *block, uint64_t end)
 {
     uint8_t code[LONGEST];
     int64_t count = 0;
@@ -136,19 +135,36 @@ static bool is_breakpoint(const Core *core, uint64_t address)
     return false;
 }
 
+uint64_t counting_reach(Core *core, const Block *block, int vector, bool is_software)
+{
+    uint64_t address = core->cpu->segs[CS].base + core->cpu->eip;
+    /* Behind its end, or elsewhere; or from its end to a place in it that may not be executed. */
+    if (address - block->address >= block->size ||
+        (vector == VECTOR_PF && (core->exception->error_code & ERROR_FETCH)))
+        return block->address + block->size;
+    bool has_begun = !is_software && !(vector == VECTOR_DB && is_breakpoint(core, address));
+    return address + has_begun;
+}
+
 void counting_leave(Core *core, int vector, bool is_software)
 {
     Block block = core->block;
     uint64_t address = core->cpu->segs[CS].base + core->cpu->eip;
+    uint64_t reach = counting_reach(core, &block, vector, is_software);
     core->block.size = 0;
-    if (address - block.address >= block.size) /* behind its end, or elsewhere */
+    if (reach == block.address + block.size)
         return;
-    if (vector == VECTOR_PF && (core->exception->error_code & ERROR_FETCH))
-        return; /* from the end of the block to a place in it that may not be executed */
-    int64_t count = count_before(core, &block, address);
-    bool has_begun = !is_software && !(vector == VECTOR_DB && is_breakpoint(core, address));
+    int64_t count = counting_before(core, &block, address);
     if (count >= 0)
-        core->instructions -= block.count - ((uint64_t)count + has_begun);
+        core->instructions -= block.count - ((uint64_t)count + (reach - address));
+}
+
+uint64_t counting_at(Core *core, uint64_t address)
+{
+    if (core->block.size == 0)
+        return core->instructions;
+    int64_t count = counting_before(core, &core->block, address);
+    return count < 0 ? core->instructions : core->instructions - core->block.count + (uint64_t)count + 1;
 }
 
 uint64_t counting_now(Core *core)
@@ -156,8 +172,7 @@ uint64_t counting_now(Core *core)
     if (!core->is_at_port || core->block.size == 0)
         return core->instructions;
     cpu_load(core);
-    int64_t count = count_before(core, &core->block, core->cpu->segs[CS].base + core->cpu->eip);
-    return count < 0 ? core->instructions : core->instructions - core->block.count + (uint64_t)count + 1;
+    return counting_at(core, core->cpu->segs[CS].base + core->cpu->eip);
 }
 
 /* ---- entering a block --------------------------------------------------------------------------------------- */
@@ -191,21 +206,26 @@ void counting_forget(Core *core)
     core->ruler->noted = 0;
 }
 
+int64_t counting_restart(Core *core, const Block *last, uint64_t address, uint32_t size)
+{
+    uint64_t offset = address - last->address;
+    uint8_t code[LONGEST];
+    /* Up to the end of the last block there is nothing to correct: it began its last instruction in any case. */
+    if (offset >= last->size || size > LONGEST || offset + size >= last->size)
+        return -1;
+    cpu_load(core);
+    if (core->cpu->eflags & EFLAGS_TF) /* every instruction is a block; none is left in its middle */
+        return -1;
+    if (!read_code(core, address, code, size) || measure(core, code, size) != size)
+        return -1;
+    return counting_before(core, last, address);
+}
+
 void counting_arrive(Core *core, uint64_t address, uint32_t size)
 {
     Block last = core->block;
-    uint64_t offset = address - last.address;
-    uint8_t code[LONGEST];
     core->block.size = 0;
-    /* Up to the end of the last block there is nothing to correct: it began its last instruction in any case. */
-    if (offset >= last.size || size > LONGEST || offset + size >= last.size)
-        return;
-    cpu_load(core);
-    if (core->cpu->eflags & EFLAGS_TF) /* every instruction is a block; none is left in its middle */
-        return;
-    if (!read_code(core, address, code, size) || measure(core, code, size) != size)
-        return;
-    int64_t count = count_before(core, &last, address);
+    int64_t count = counting_restart(core, &last, address, size);
     if (count >= 0 && count < last.count)
         core->instructions -= last.count - ((uint64_t)count + 1);
 }
@@ -217,7 +237,7 @@ void counting_begin(Core *core, uint64_t address, uint32_t size)
     if (note->is_ambiguous || note->size == 0) {
         Block longest = {address, size, size};
         cpu_load(core);
-        int64_t count = count_before(core, &longest, address + size);
+        int64_t count = counting_before(core, &longest, address + size);
         if (count >= 0)
             core->block.count = (uint32_t)count;
     }

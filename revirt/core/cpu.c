@@ -231,6 +231,16 @@ static bool is_supervisor_write_allowed(const Core *core, uint64_t entries)
     return (entries & PTE_WRITABLE) || !(core->cpu->cr[0] & CR0_WP);
 }
 
+static void write_ram(Core *core, uint64_t physical, const uint8_t *bytes, size_t size)
+{
+    bool is_watching = core->attention & ATTEND_WATCH;
+    if (is_watching)
+        watch_touch(core, WATCH_WRITE, physical, bytes, size);
+    memcpy(core->ram + physical, bytes, size);
+    if (is_watching)
+        watch_touched(core, physical, size);
+}
+
 /* Walk tables of *width*-byte entries from the level whose index starts at bit *shift*. */
 static bool walk(Core *core, uint64_t table, unsigned shift, unsigned width, uint64_t address, Walk kind,
                  uint64_t *physical, uint32_t *error)
@@ -259,7 +269,7 @@ static bool walk(Core *core, uint64_t table, unsigned shift, unsigned width, uin
         if (kind != WALK_PROBE && !is_pdpt_of_pae) {
             uint64_t updated = entry | PTE_ACCESSED | (is_leaf && kind == WALK_WRITE ? PTE_DIRTY : 0);
             if (updated != entry)
-                memcpy(core->ram + at, &updated, width);
+                write_ram(core, at, (uint8_t *)&updated, width);
         }
         uint64_t frame = entry & (width == 8 ? PTE_ADDRESS : 0xfffff000u), offset = (1ull << shift) - 1;
         if (is_leaf) {
@@ -316,9 +326,11 @@ static bool access_memory(Core *core, uint64_t address, uint8_t *buffer, size_t 
         }
         bool is_ram = physical + part <= core->ram_size;
         if (kind == WALK_WRITE && is_ram) {
-            memcpy(core->ram + physical, buffer, part);
+            write_ram(core, physical, buffer, part);
             engine_written(core, physical, part);
         } else if (kind != WALK_WRITE && is_ram) {
+            if (core->attention & ATTEND_WATCH)
+                watch_touch(core, WATCH_READ, physical, core->ram + physical, part);
             memcpy(buffer, core->ram + physical, part);
         } else if (kind != WALK_WRITE) {
             memset(buffer, 0xff, part);

@@ -91,11 +91,14 @@ static bool is_interruptible(Core *core)
 
 static Stop reason_to_stop(Core *core, uint32_t attention, bool is_taken)
 {
+    if (is_taken && (attention & ATTEND_HIT))
+        return STOP_WATCH;
     if (is_taken && core->branches >= core->limit)
         return STOP_LIMIT;
     if (is_taken && (attention & ATTEND_REQUEST))
         return STOP_REQUEST;
-    if (attention & ATTEND_FLUSH) /* anywhere: the very next block may be stale */
+    /* Anywhere, for the very next block may be stale; but what is to come of a block that starts over is not lost. */
+    if ((attention & (ATTEND_FLUSH | ATTEND_RESTART)) && core->resume == RESUME_NONE)
         return STOP_INTERNAL;
     if (is_taken && (attention & ATTEND_INTR) && is_interruptible(core))
         return STOP_INTERRUPTIBLE;
@@ -124,6 +127,8 @@ static bool is_resuming(Core *core, uint64_t address, uint32_t size)
         core->instructions--;
         core->steps_left++;
     }
+    if (core->attention & ATTEND_WATCH)
+        watch_forget_restart(core);
     return true;
 }
 
@@ -151,6 +156,10 @@ static __attribute__((noinline)) bool attend(Core *core, uint64_t address, uint3
     }
     if (attention & ATTEND_COUNT)
         counting_arrive(core, address, size);
+    if (attention & ATTEND_WATCH) {
+        watch_arrive(core, address, size);
+        attention = core->attention;
+    }
     if ((attention & ATTEND_RESUME) && is_taken && is_resuming(core, address, size)) {
         core->branches--;
         is_taken = false;
@@ -159,6 +168,8 @@ static __attribute__((noinline)) bool attend(Core *core, uint64_t address, uint3
     if (core->stop == STOP_NONE) {
         if (attention & ATTEND_COUNT)
             counting_begin(core, address, size);
+        if (attention & ATTEND_WATCH)
+            watch_begin(core, address, size);
         return true;
     }
     core->straight = address;
@@ -191,6 +202,8 @@ static void on_instruction(uc_engine *uc, uint64_t address, uint32_t size, void 
         return;
     }
     core->instructions++;
+    if (core->attention & ATTEND_WATCH)
+        watch_instruction(core, address);
 }
 
 /* ---- running ------------------------------------------------------------------------------------------------ */
@@ -237,6 +250,10 @@ static Stop run_once(Core *core)
 {
     if (core->attention & ATTEND_FLUSH)
         engine_drop_translations(core);
+    if (core->has_deleted_hooks)
+        core->attention |= ATTEND_FLUSH; /* at the first block: what is translated up to there still has them */
+    core->has_deleted_hooks = false;
+    core->attention &= ~(uint32_t)ATTEND_RESTART;
     core->stop = STOP_NONE;
     core->block.size = 0;
     expect_resume(core);
@@ -257,6 +274,8 @@ static Stop run_once(Core *core)
         return STOP_HALT; /* nobody stopped it */
     if (core->stop == STOP_REQUEST)
         core->attention &= ~(uint32_t)ATTEND_REQUEST;
+    if (core->stop == STOP_WATCH)
+        core->attention &= ~(uint32_t)ATTEND_HIT;
     return core->stop;
 }
 
@@ -268,9 +287,13 @@ Stop engine_run(Core *core, uint64_t limit)
     if (core->branches >= limit)
         return STOP_LIMIT;
     core->limit = limit;
+    if (core->attention & ATTEND_WATCH)
+        watch_start(core);
     do
         stop = run_once(core);
     while (stop == STOP_INTERNAL);
+    if (core->attention & ATTEND_WATCH)
+        watch_finish(core);
     return stop;
 }
 
@@ -332,7 +355,7 @@ void engine_adopt_state(Core *core)
     core->stop = STOP_NONE;
     core->resume = RESUME_NONE;
     core->block.size = 0;
-    core->attention &= ATTEND_INTR | ATTEND_COUNT;
+    core->attention &= ATTEND_INTR | ATTEND_COUNT | ATTEND_WATCH;
     core->exceptions_in_place = 0;
     uc_ctl_flush_tlb(core->uc);
     engine_drop_translations(core);
@@ -425,4 +448,5 @@ void engine_deinit(Core *core)
         munmap(core->ram, core->ram_size);
     backstage_deinit(core);
     counting_deinit(core);
+    watch_deinit(core);
 }

@@ -15,6 +15,8 @@ static void deliver_here(Core *core, int vector)
     bool is_software = vector != VECTOR_UD && core->exception->is_software_interrupt;
     if (core->attention & ATTEND_COUNT)
         counting_leave(core, vector, is_software);
+    if (core->attention & ATTEND_WATCH)
+        watch_leave(core, vector, is_software);
     if (exception_deliver(core, vector, error, is_software ? CAUSE_SOFTWARE : CAUSE_EXCEPTION))
         cpu_store(core);
 }
@@ -185,6 +187,8 @@ void intercept_deliver_port_fault(Core *core)
     cpu_load(core);
     if (core->attention & ATTEND_COUNT)
         counting_leave(core, VECTOR_GP, false);
+    if (core->attention & ATTEND_WATCH)
+        watch_leave(core, VECTOR_GP, false);
     if (exception_deliver(core, VECTOR_GP, 0, CAUSE_EXCEPTION))
         cpu_store(core);
 }

@@ -372,6 +372,8 @@ static PyMethodDef CORE_METHODS[] = {
     METHOD(map_mmio, METH_VARARGS),
     METHOD(set_cpuid, METH_O),
     METHOD(set_clock, METH_VARARGS),
+    METHOD(set_watches, METH_VARARGS),
+    METHOD(take_hits, METH_NOARGS),
     METHOD(start, METH_VARARGS),
     METHOD(registers, METH_NOARGS),
     METHOD(digest_input, METH_NOARGS),
@@ -391,6 +393,7 @@ static PyMethodDef CORE_METHODS[] = {
 
 static PyMemberDef CORE_MEMBERS[] = {
     {"branches", T_ULONGLONG, offsetof(CoreObject, core.branches), READONLY, NULL},
+    {"stop_at_hits", T_BOOL, offsetof(CoreObject, core.stop_at_hits), 0, NULL},
     {"fault", T_STRING_INPLACE, offsetof(CoreObject, core.fault), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
@@ -401,6 +404,7 @@ static PyGetSetDef CORE_PROPERTIES[] = {
     READ_WRITE(instructions),
     READ_WRITE(counting),
     READ_WRITE(intr),
+    READ_ONLY(hits_noted),
     READ_ONLY(interruptible),
     READ_ONLY(pc),
     READ_ONLY(ram),
@@ -487,6 +491,12 @@ static int module_exec(PyObject *module)
         {"STOP_HALT", STOP_HALT},
         {"STOP_SHUTDOWN", STOP_SHUTDOWN},
         {"STOP_STEPS", STOP_STEPS},
+        {"STOP_WATCH", STOP_WATCH},
+        {"WATCH_EXECUTE", WATCH_EXECUTE},
+        {"WATCH_READ", WATCH_READ},
+        {"WATCH_WRITE", WATCH_WRITE},
+        {"WATCH_MAYBE", WATCH_MAYBE},
+        {"WATCH_BLOCK", WATCH_BLOCK},
         {"MODE_REAL", MODE_REAL},
         {"MODE_PROTECTED", MODE_PROTECTED},
         {"MODE_LONG", MODE_LONG},

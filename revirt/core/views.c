@@ -173,6 +173,8 @@ PyObject *core_written(CoreObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "KK", &start, &size))
         return NULL;
     engine_written(&self->core, start, size);
+    if (self->core.attention & ATTEND_WATCH)
+        watch_written(&self->core, start, size);
     Py_RETURN_NONE;
 }
 
@@ -287,4 +289,102 @@ PyObject *core_write_pages(CoreObject *self, PyObject *args)
     PyBuffer_Release(&numbers);
     PyBuffer_Release(&contents);
     return ret;
+}
+
+/* ---- watches ------------------------------------------------------------------------------------------------ */
+
+static uint64_t *parse_code(PyObject *code, size_t *count)
+{
+    PyObject *items = PySequence_Fast(code, "watched instructions are a sequence");
+    if (items == NULL)
+        return NULL;
+    *count = (size_t)PySequence_Fast_GET_SIZE(items);
+    uint64_t *ret = PyMem_Calloc(*count + 1, sizeof *ret);
+    if (ret == NULL)
+        PyErr_NoMemory();
+    for (size_t i = 0; ret != NULL && i < *count && !PyErr_Occurred(); i++)
+        ret[i] = PyLong_AsUnsignedLongLong(PySequence_Fast_GET_ITEM(items, (Py_ssize_t)i));
+    Py_DECREF(items);
+    return ret;
+}
+
+static WatchRange *parse_ranges(PyObject *ranges, size_t *count)
+{
+    PyObject *items = PySequence_Fast(ranges, "watched ranges are a sequence");
+    if (items == NULL)
+        return NULL;
+    *count = (size_t)PySequence_Fast_GET_SIZE(items);
+    WatchRange *ret = PyMem_Calloc(*count + 1, sizeof *ret);
+    if (ret == NULL)
+        PyErr_NoMemory();
+    for (size_t i = 0; ret != NULL && i < *count && !PyErr_Occurred(); i++) {
+        PyObject *pair = PySequence_Fast_GET_ITEM(items, (Py_ssize_t)i);
+        if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2) {
+            PyErr_Format(PyExc_ValueError, "a watched range is (start, size), not %R", pair);
+            break;
+        }
+        ret[i].start = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(pair, 0));
+        if (!PyErr_Occurred())
+            ret[i].size = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(pair, 1));
+    }
+    Py_DECREF(items);
+    return ret;
+}
+
+PyObject *core_set_watches(CoreObject *self, PyObject *args)
+{
+    PyObject *code, *writes, *reads;
+    if (!PyArg_ParseTuple(args, "OOO", &code, &writes, &reads) || core_refuse_while_running(self))
+        return NULL;
+    WatchList list = {0};
+    list.code = parse_code(code, &list.code_count);
+    if (!PyErr_Occurred())
+        list.writes = parse_ranges(writes, &list.write_count);
+    if (!PyErr_Occurred())
+        list.reads = parse_ranges(reads, &list.read_count);
+    if (!PyErr_Occurred()) {
+        const char *failure = watch_set(&self->core, &list);
+        if (failure != NULL)
+            PyErr_SetString(strncmp(failure, NO_MEMORY, strlen(NO_MEMORY)) == 0 ? PyExc_MemoryError : PyExc_ValueError,
+                            failure);
+    } else if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        PyErr_SetString(PyExc_ValueError, "a watched address has 64 bits");
+    }
+    PyMem_Free(list.code);
+    PyMem_Free(list.writes);
+    PyMem_Free(list.reads);
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+static bool append_hits(PyObject *list, const Hit *hits, size_t count)
+{
+    bool ok = true;
+    for (const Hit *hit = hits; ok && hit < hits + count; hit++) {
+        PyObject *row = Py_BuildValue("(KKKKKKK)", hit->kind, hit->branches, hit->instructions, hit->pc, hit->address,
+                                      hit->size, hit->value);
+        ok = row != NULL && PyList_Append(list, row) == 0;
+        Py_XDECREF(row);
+    }
+    return ok;
+}
+
+PyObject *core_take_hits(CoreObject *self, PyObject *unused)
+{
+    const Hit *first = NULL, *second = NULL;
+    size_t first_count, second_count;
+    (void)unused;
+    if (core_refuse_while_running(self))
+        return NULL;
+    PyObject *ret = PyList_New(0);
+    watch_take(&self->core, &first, &first_count, &second, &second_count);
+    if (ret != NULL && (!append_hits(ret, first, first_count) || !append_hits(ret, second, second_count)))
+        Py_CLEAR(ret);
+    return ret;
+}
+
+PyObject *core_get_hits_noted(CoreObject *self, void *closure)
+{
+    (void)closure;
+    return PyLong_FromUnsignedLongLong(watch_noted(&self->core));
 }
