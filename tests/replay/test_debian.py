@@ -10,6 +10,7 @@ import pytest
 from library import RecordingOf, RecordWith, built, console_for
 from typist import COMMANDS, RandomTypist
 
+from revirt.core import WATCH_EXECUTE, WATCH_READ, WATCH_WRITE
 from revirt.image.debian import PROMPT, READY
 from revirt.log.events import Kind
 from revirt.machine.config import ClockMode
@@ -102,6 +103,24 @@ def test_counting_instructions_changes_nothing(recording_of: RecordingOf, finish
 
     finish(session)
     assert session.machine.core.instructions > session.machine.core.branches
+
+
+def test_watching_changes_nothing(recording_of: RecordingOf) -> None:
+    recording = recording_of("debian", checkpoint_every=CHECKPOINT_EVERY)
+    plain, watched = (ReplaySession(recording, checkpoint=2) for _ in range(2))
+    plain.run(plain.machine.core.branches + 2_000_000)
+    at = plain.machine.core.registers()
+    stack = plain.machine.core.translate(at["rsp"])
+    assert stack is not None
+
+    watched.machine.core.set_watches(
+        [at["rip"]], [(stack & ~4095, 4096), (at["cr3"] & ~4095, 4096)], [(stack, 8)]
+    )
+    for session in (plain, watched):
+        session.run(recording.checkpoints[3].branches)
+
+    assert watched.machine.digest() == plain.machine.digest()
+    assert {WATCH_EXECUTE, WATCH_READ, WATCH_WRITE} <= {hit[0] for hit in watched.machine.core.take_hits()}
 
 
 @pytest.mark.parametrize("options", [{"translation_buffer": 8 << 20}, {"track_writes": False}], ids=str)

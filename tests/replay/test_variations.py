@@ -13,6 +13,7 @@ from library import RecordingOf, RecordWith
 from revirt.image import guests
 from revirt.machine.config import ClockMode
 from revirt.monitor.console import NullConsole
+from revirt.recording import Recording
 from revirt.replay import ReplaySession
 
 BUNDLED = [guest.name for guest in guests() if guest.recipe is None]
@@ -60,6 +61,47 @@ def test_counting_that_comes_and_goes_changes_nothing(
         session.run(stop)
         session.machine.core.counting = not session.machine.core.counting
     session.machine.core.counting = False
+
+    finish(session)
+
+
+def busy_places(recording: Recording) -> tuple[range, tuple[int, int], tuple[int, int]]:
+    """Return linear addresses of code, the page of the stack and that of the page tables, in mid-recording."""
+    session = ReplaySession(recording)
+    session.run(recording.manifest.end["branches"] // 2)
+    core = session.machine.core
+    at = core.registers()
+    code, stack = (at["cs.base"] + at["rip"]) & ~1023, core.translate(at["ss.base"] + at["rsp"] - 8)
+    assert stack is not None
+    return range(code, code + 1024), (stack & ~4095, 4096), (at["cr3"] & ~4095, 4096)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_watching_changes_nothing(name: str, recording_of: RecordingOf, finish: Finish) -> None:
+    recording = recording_of(name, "virtual")
+    code, stack, tables = busy_places(recording)
+    session = ReplaySession(recording)
+
+    session.machine.core.set_watches(code, [stack, tables], [stack])
+
+    finish(session)
+    assert session.machine.core.hits_noted > 100
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_watches_that_come_and_go_change_nothing(
+    name: str, recording_of: RecordingOf, finish: Finish
+) -> None:
+    session = ReplaySession(recording_of(name, "virtual"))
+    core, last, chance = session.machine.core, session.recording.manifest.end["branches"], random.Random(name)
+
+    for stop in sorted(chance.randrange(1, last) for _ in range(20)):
+        session.run(stop)
+        core.set_watches(
+            [core.pc] * chance.randrange(2),
+            [(chance.randrange(1 << 16), 8)] * chance.randrange(2),
+            [(chance.randrange(1 << 16), 8)] * chance.randrange(2),
+        )
 
     finish(session)
 
