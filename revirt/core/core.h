@@ -397,6 +397,8 @@ uint64_t watch_noted(const Core *core);
 /* All that follows is for ATTEND_WATCH only.  The guest begins to run, and has stopped. */
 void watch_start(Core *core);
 void watch_finish(Core *core);
+/* The engine is about to be started, which gives it back the hooks that it has lost. */
+void watch_start_anew(Core *core);
 /* As their namesakes of counting.c, and after them. */
 void watch_arrive(Core *core, uint64_t address, uint32_t size);
 void watch_begin(Core *core, uint64_t address, uint32_t size);

@@ -253,7 +253,9 @@ static Stop run_once(Core *core)
     if (core->has_deleted_hooks)
         core->attention |= ATTEND_FLUSH; /* at the first block: what is translated up to there still has them */
     core->has_deleted_hooks = false;
-    core->attention &= ~(uint32_t)ATTEND_RESTART;
+    core->attention &= ~(uint32_t)ATTEND_RESTART; /* watched or not: the last watches may have left it */
+    if (core->attention & ATTEND_WATCH)
+        watch_start_anew(core);
     core->stop = STOP_NONE;
     core->block.size = 0;
     expect_resume(core);

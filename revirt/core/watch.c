@@ -304,8 +304,13 @@ void watch_start(Core *core)
     watches->block_branches = core->branches;
     watches->block_instructions = core->instructions;
     watches->pending_next = watches->pending_count = 0;
-    watches->restarts_next = false;
     expect_present(core, 0, core->ram_size);
+}
+
+void watch_start_anew(Core *core)
+{
+    /* Kept, it would stop the guest at the same block for ever. */
+    core->watches->restarts_next = false;
 }
 
 void watch_finish(Core *core)

@@ -495,6 +495,35 @@ def test_stops_between_change_neither_hits_nor_the_guest() -> None:
     assert stopped.digest_input() == whole.digest_input()
 
 
+STOPS = 3_000
+"""More branches than any of the small guests takes, but for those that do not end."""
+WATCHES: list[tuple[list[int], list[tuple[int, int]], list[tuple[int, int]]]] = [
+    (CODE_BYTES, [EVERYTHING], [EVERYTHING]),
+    ([], [], []),
+    ([], [(0x2593, 8)], []),
+    ([], [], [(0x1000, 8)]),
+]
+
+
+@guests
+@pytest.mark.parametrize("changes", [False, True], ids=["same watches", "other watches"])
+def test_stops_at_every_branch_leave_the_guest_as_it_is_and_it_gets_on(make: Guest, changes: bool) -> None:
+    """In a guest that changes its own code a flag outlived a stop, and the same block was begun for ever."""
+    plain, core = make(), watch_all(make())
+
+    for number in range(STOPS):
+        if changes:
+            core.set_watches(*WATCHES[number % len(WATCHES)])
+        limit = core.branches + 1
+        stop = core.run(limit)
+        assert stop == plain.run(limit)
+        assert core.digest_input() == plain.digest_input()
+        if stop != STOP_LIMIT:
+            break
+
+    assert bytes(core.ram) == bytes(plain.ram)
+
+
 def test_counted_instructions_are_those_that_stepping_counts() -> None:
     stepped, run = real(MIXED), real(MIXED)
     run.counting = True
