@@ -12,6 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "revirt"
 
 ROWS = (
     ("cli",),
+    ("gdb",),
+    ("timeline",),
     ("monitor", "replay"),
     ("recording",),
     ("checkpoint", "seal"),

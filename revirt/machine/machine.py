@@ -23,6 +23,7 @@ from revirt.core import (
     STOP_HALT,
     STOP_SHUTDOWN,
     STOP_STEPS,
+    STOP_WATCH,
     create_core,
 )
 from revirt.image.boot import Boot, Mode
@@ -31,6 +32,9 @@ from revirt.machine.clock import ClockState, MachineClock
 from revirt.machine.config import MachineConfig
 from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Inputs, Moment, Received
 from revirt.machine.state import State, check_version, encode, from_plain, to_plain
+
+WATCHED = "a watch was hit"
+"""Why a run halts in which `Core.stop_at_hits` is on."""
 
 MAX_RUN = 2_000_000
 """Branches to run at most without looking up: keeps progress alive where nothing else stops the core."""
@@ -202,7 +206,9 @@ class Machine:
         if deadline is not None:
             limit = min(limit, self.clock.branches_at(deadline))
         stop = self.core.run(max(limit, moment.branches + 1))
-        if stop == STOP_HALT:
+        if stop == STOP_WATCH:
+            self._stop = WATCHED
+        elif stop == STOP_HALT:
             self.halted = True
         elif stop == STOP_SHUTDOWN:
             # Like a HLT, and unlike every other stop, somewhere in the straight line behind a branch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -144,6 +145,10 @@ class Recording:
         """Return checkpoint *number*; raises RecordingError if there is none of that number."""
         with self.reading():
             return self._store.load(number)
+
+    def read_pages(self, ids: array[int]) -> Iterator[tuple[range, bytes]]:
+        """Yield the contents of stored pages by their *ids*, as `revirt.checkpoint.CheckpointReader.pages` does."""
+        return self._store.pages(ids)
 
     def audit_checkpoint(self, number: int, page_count: int) -> None:
         """Compare what is stored of checkpoint *number*, its new pages included, with what the log says of it.

@@ -143,6 +143,10 @@ class Replayer:
         if self._machine is not None:
             self._machine.request_stop()
 
+    def go_on(self) -> None:
+        """Let a replay that was stopped go on."""
+        self._asked_to_stop = None
+
     # -- Inputs ------------------------------------------------------------------------------------------------
 
     def horizon(self, branches: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from revirt.core import UNICORN_VERSION
@@ -26,6 +26,8 @@ from revirt.replay.replayer import Place, Replayer
 class ReplaySession:
     """A machine that replays *recording* from checkpoint number *checkpoint*, the oldest by default.
 
+    *events* yields those of the recording from an ordinal on, by default as the recording reads them.
+
     Raises CorruptError if the checkpoint cannot be loaded, FormatVersionError if it, or the machine, is one that only a
     newer revirt knows, HostError if it needs another Unicorn.
     """
@@ -39,6 +41,7 @@ class ReplaySession:
         output: Callable[[bytes], None] | None = None,
         on_event: Callable[[Event], None] | None = None,
         pace: Callable[[], None] | None = None,
+        events: Callable[[int], Iterator[Event]] | None = None,
         translation_buffer: int = TRANSLATION_BUFFER,
         track_writes: bool = True,
     ) -> None:
@@ -47,7 +50,7 @@ class ReplaySession:
         self.recording = recording
         self.info = find_checkpoint(recording, checkpoint)
         self.replayer = Replayer(
-            recording.events,
+            events or recording.events,
             self.info.event + 1,
             until=until,
             quiet_until=recording.manifest.cut_at,

@@ -1,7 +1,8 @@
-"""Every shell command in README.md and docs/*.md works, in the order in which it stands.
+"""Every shell command in README.md and docs/*.md works, in the order in which it stands, and so do some scripts.
 
-What is run is a line of a block marked ``sh``.  A line that ends in one of `NOT_RUN` is not: it is for a person, takes
-long, or changes the Python installation.  Lines for pytest only collect: paths and markers in them must exist.
+What is run is a line of a block marked ``sh``, and then each block marked ``python run``.  A line that ends in one of
+`NOT_RUN` is not: it is for a person, takes long, or changes the Python installation.  Lines for pytest only collect:
+paths and markers in them must exist.
 
 The commands of a file run one after the other in a scratch directory with a home of their own; guests that are built
 come from the user's cache.
@@ -26,6 +27,7 @@ SHOWN = ("guests", "tools")
 TIMEOUT_S = 600
 
 _BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SCRIPT = re.compile(r"^```python run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SHELLS = ("sh", "shell", "bash", "console")
 
 
@@ -70,10 +72,11 @@ def scratch(tmp_path: Path) -> Path:
     "document", [path for path in DOCUMENTS if commands(path)], ids=lambda path: path.name
 )
 def test_commands_work(document: Path, environment: dict[str, str], scratch: Path) -> None:
-    for command in commands(document):
+    scripts = [[sys.executable, "-P", "-c", script] for script in _SCRIPT.findall(document.read_text())]
+    for command in [*(["bash", "-o", "pipefail", "-c", each] for each in commands(document)), *scripts]:
         done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", command],
-            cwd=ROOT if command.startswith("pytest") else scratch,
+            command,
+            cwd=ROOT if command[-1].startswith("pytest") else scratch,
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -84,7 +87,7 @@ def test_commands_work(document: Path, environment: dict[str, str], scratch: Pat
         )
 
         assert done.returncode == 0, (
-            f"{document.name}: {command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+            f"{document.name}: {command[-1]}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
         )
 
 

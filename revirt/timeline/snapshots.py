@@ -1,0 +1,111 @@
+"""Moments of a replay to come back to: those that the recording has, and those taken on the way.
+
+A snapshot is a map of memory, the machine's state and the place in the log: taking one costs the pages that changed
+since the last, going back to one the pages that differ.  Of those taken on the way, two are kept in each of the
+distances 1 to 4, 4 to 16, ... (in thousands of branches) from where the user is: close ones to step back to, and far
+ones so that nothing is replayed for longer than it takes to get from one to the next.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right, insort
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from revirt.checkpoint.format import PAGE_SIZE
+from revirt.log.chain import Chain
+from revirt.recording import CheckpointInfo, Recording
+from revirt.replay.replayer import Place
+from revirt.replay.session import ReplaySession
+from revirt.timeline.memory import Memory
+
+NEAREST = 1024
+"""Branches: a snapshot is not taken closer to another, but for the one at the branch where the user is."""
+BUDGET = 512 << 20
+"""Bytes of pages that snapshots may keep in memory."""
+_PER_DISTANCE = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """A moment at a taken branch, with all that arrived there; ``branches`` is which."""
+
+    branches: int
+    state: bytes
+    page_map: array[int]
+    place: Place
+
+
+class Snapshots:
+    """The moments that *session* can be brought to; it stands at a checkpoint of the recording."""
+
+    def __init__(self, session: ReplaySession) -> None:
+        self._session = session
+        self._recording: Recording = session.recording
+        self._infos: list[CheckpointInfo] = self._recording.checkpoints
+        self._taken: list[Snapshot] = []
+        loaded = self._recording.load_checkpoint(session.info.number)
+        self._memory = Memory(session.machine.core, self._whole(loaded.page_map), self._recording.read_pages)
+
+    def take(self) -> Snapshot:
+        """Return a snapshot of where the session stands, which is on a taken branch."""
+        machine = self._session.machine
+        return Snapshot(
+            machine.core.branches, machine.save(), self._memory.take(), self._session.replayer.place
+        )
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Keep *snapshot* to come back to, until there are too many."""
+        if all(each.branches != snapshot.branches for each in self._taken):
+            insort(self._taken, snapshot, key=lambda each: each.branches)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Bring the session to *snapshot*."""
+        self._memory.restore(snapshot.page_map)
+        self._session.machine.restore(snapshot.state)
+        self._session.replayer.seek(snapshot.place)
+
+    def nearest(self, branches: int) -> Snapshot | CheckpointInfo:
+        """Return the last snapshot, or checkpoint of the recording, that is not behind *branches*."""
+        position = bisect_right(self._taken, branches, key=lambda each: each.branches)
+        taken = self._taken[position - 1] if position else None
+        info = self.checkpoint_before(branches)
+        return taken if taken is not None and taken.branches >= info.branches else info
+
+    def checkpoint_before(self, branches: int) -> CheckpointInfo:
+        """Return the last checkpoint of the recording that is not behind *branches*, or the first."""
+        position = bisect_right(self._infos, branches, key=lambda each: each.branches + each.halted)
+        return self._infos[max(0, position - 1)]
+
+    def load(self, info: CheckpointInfo) -> None:
+        """Bring the session to a checkpoint of the recording; raises CorruptError if it is damaged."""
+        loaded = self._recording.load_checkpoint(info.number)
+        self._memory.restore(self._whole(loaded.page_map))
+        self._session.machine.restore(loaded.state)
+        self._session.replayer.seek(Place(info.event + 1, Chain()))
+        self._session.replayer.begin(*self._recording.events_of_checkpoint(loaded))
+
+    def start_before(self, branches: int) -> int:
+        """Return the branches of the last snapshot, or checkpoint of the recording, that is before *branches*."""
+        nearest = self.nearest(branches - 1)
+        return nearest.branches + (0 if isinstance(nearest, Snapshot) else nearest.halted)
+
+    def thin_out(self, branches: int, kept: Iterable[Snapshot]) -> None:
+        """Let go of snapshots that are too many around *branches*, but for *kept*."""
+        always = set(map(id, kept))
+        counts: dict[tuple[bool, int], int] = {}
+        left: list[Snapshot] = []
+        for each in sorted(self._taken, key=lambda each: abs(each.branches - branches)):
+            distance = abs(each.branches - branches) // NEAREST
+            place = (each.branches > branches, distance.bit_length() // 2)
+            counts[place] = counts.get(place, 0) + 1
+            if counts[place] <= _PER_DISTANCE or id(each) in always:
+                left.append(each)
+        self._taken = sorted(left, key=lambda each: each.branches)
+        if self._memory.size > BUDGET:
+            self._memory.keep_only(each.page_map for each in (*self._taken, *kept))
+
+    def _whole(self, page_map: array[int]) -> array[int]:
+        count = len(self._session.machine.core.ram) // PAGE_SIZE
+        return page_map + array("Q", bytes(8 * (count - len(page_map))))

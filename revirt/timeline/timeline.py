@@ -1,0 +1,355 @@
+"""A recording as a line of positions, with a machine that can be put on any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from revirt.errors import UsageError
+from revirt.log.events import Event
+from revirt.machine.machine import Machine
+from revirt.position import Position
+from revirt.recording import Recording
+from revirt.replay.session import ReplaySession
+from revirt.timeline.conditions import Condition, EventKind, Execute, Stopped, StopReason
+from revirt.timeline.events import Events
+from revirt.timeline.search import Searcher, Watch, reason_of
+from revirt.timeline.snapshots import Snapshot
+from revirt.timeline.walker import ENDLESS, INTERRUPTED, InterruptedSearchError, Walker
+
+_CHUNK = 1_000_000
+"""Branches between two looks at the guest's clock."""
+
+
+class Timeline:
+    """The life of the guest in *recording*; it stands at the beginning of what is kept.
+
+    A position ``branches:steps`` is on the straight line that begins with taken branch number *branches*, before the
+    instruction number *steps* of it (from 0); of a line that ends with HLT also behind that.  On the branch itself
+    (steps 0) all has arrived that is logged there, and no interrupt has been taken yet.  Where one is taken the line
+    has no further positions.
+
+    Everything that moves raises CorruptError and DivergenceError as a replay does; the recording is never changed.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.events = Events(recording)
+        """The events, by their ordinal."""
+        self._session = ReplaySession(recording, events=self.events.after)
+        self._walker = Walker(self._session, lambda: (snapshot for _, snapshot in self._marks.values()))
+        info = self._session.info
+        # A halted guest stands somewhere on a line whose beginning went.
+        self.start = Position(info.branches + info.halted)
+        """The oldest position."""
+        self._searcher = Searcher(self._walker, self.start.branches, self.end.branches)
+        self._marks: dict[int, tuple[Position, Snapshot]] = {}
+        self._next_mark = 1
+        if info.halted:
+            self._walker.run_to(self.start.branches)
+
+    @property
+    def machine(self) -> Machine:
+        """The machine, to look at: at `position`."""
+        return self._session.machine
+
+    @property
+    def position(self) -> Position:
+        """Where the machine stands."""
+        return self._walker.position
+
+    @property
+    def end(self) -> Position:
+        """The last branch that the recording tells of; positions on the line behind it may follow."""
+        return Position(self.events[self.events.end - 1].branches)
+
+    @property
+    def next_event(self) -> int:
+        """Ordinal of the event that comes next."""
+        return self._session.replayer.next_event
+
+    # -- going somewhere ---------------------------------------------------------------------------------------
+
+    def seek(self, position: Position) -> Position:
+        """Go to *position*, and return it; raises UsageError if there is no such position, and stays."""
+        self._check(position)
+        before = self.position
+        if position.branches != before.branches or position.steps < before.steps:
+            self._walker.stand_at(position.branches)
+        missing = position.steps - self._walker.steps
+        done = self._walker.advance(missing)
+        if done < missing:
+            length = self._walker.steps
+            self.seek(before)
+            raise UsageError(f"there is no position {position}: {length} instructions follow that branch")
+        return position
+
+    def seek_event(self, ordinal: int) -> Position:
+        """Go to the place of event number *ordinal*; raises UsageError if there is none.
+
+        There it has just come; what comes while the CPU sleeps, and an interrupt, is about to: there is no position
+        between that and the first of the handler.
+        """
+        event = self._event(ordinal)
+        self._walker.stand_at(max(event.branches, self.start.branches))
+        while self.next_event <= ordinal and self._walker.advance(1):
+            pass
+        return self.position
+
+    def seek_fraction(self, fraction: float) -> Position:
+        """Go to the branch that is *fraction* (0 to 1) of the way from `start` to `end`; raises UsageError."""
+        if not 0 <= fraction <= 1:
+            raise UsageError(f"{fraction} is not between 0 and 1")
+        first, last = self.start.branches, self.end.branches
+        return self.seek(Position(first + round((last - first) * fraction)))
+
+    def seek_time(self, guest_ns: int) -> Position:
+        """Go to the first branch at which the guest's clock was at *guest_ns* or later; raises UsageError."""
+        before = self.position
+        info = next((each for each in reversed(self.recording.checkpoints) if each.guest_ns < guest_ns), None)
+        low = max(info.branches, self.start.branches) if info is not None else self.start.branches
+        high = low
+        # Time never goes back: run on until it is behind, then halve.
+        while not self._is_time(high, guest_ns):
+            low = high + 1
+            if low > self.end.branches:
+                self.seek(before)
+                raise UsageError(f"the recording ends before {guest_ns / 1e9:.3f} s of the guest's time")
+            high = min(high + _CHUNK, self.end.branches)
+        while low < high:
+            middle = (low + high) // 2
+            if self._is_time(middle, guest_ns):
+                high = middle
+            else:
+                low = middle + 1
+        return self.seek(Position(low))
+
+    def _is_time(self, branches: int, guest_ns: int) -> bool:
+        """Go to *branches*, and return whether the guest's clock is at *guest_ns* or later there."""
+        self._walker.stand_at(branches)
+        return self.machine.clock.now_ns >= guest_ns
+
+    def seek_end(self) -> Position:
+        """Go to the last position."""
+        self._walker.stand_at(self.end.branches)
+        last = self.events[self.events.end - 1]
+        if last.halted:
+            self._walker.advance(ENDLESS)
+        return self.position
+
+    # -- marks of the user --------------------------------------------------------------------------------------------
+
+    @property
+    def checkpoints(self) -> dict[int, Position]:
+        """The marks that `checkpoint` made, by their number."""
+        return {number: position for number, (position, _) in self._marks.items()}
+
+    def checkpoint(self) -> int:
+        """Mark this position, to be back at any time at once; return the mark's number, from 1 on."""
+        number = self._next_mark
+        self._next_mark += 1
+        self._marks[number] = (self.position, self._walker.begin)
+        return number
+
+    def restart(self, number: int) -> Position:
+        """Go to mark *number*; raises UsageError if there is none."""
+        position, snapshot = self._mark(number)
+        self._walker.restore(snapshot)
+        return self.seek(position)
+
+    def delete_checkpoint(self, number: int) -> None:
+        """Forget mark *number*; raises UsageError if there is none."""
+        self._mark(number)
+        del self._marks[number]
+
+    def _mark(self, number: int) -> tuple[Position, Snapshot]:
+        try:
+            return self._marks[number]
+        except KeyError:
+            known = ", ".join(map(str, self._marks)) or "none"
+            raise UsageError(f"there is no checkpoint {number}", hint=f"there are: {known}") from None
+
+    # -- a step --------------------------------------------------------------------------------------------------
+
+    def forward(self) -> bool:
+        """Go to the next position; return whether there is one."""
+        if self._walker.advance(1):
+            return True
+        here = self.position
+        if here.branches >= self.end.branches:
+            return False
+        self._walker.stand_at(here.branches + 1)
+        return True
+
+    def back(self) -> bool:
+        """Go to the position before; return whether there is one."""
+        here = self.position
+        if here <= self.start:
+            return False
+        if here.steps:
+            self._walker.return_to_anchor()
+            self._walker.advance(here.steps - 1)
+            return True
+        self._walker.stand_at(here.branches - 1)
+        self._walker.advance(ENDLESS)
+        return True
+
+    def step(self, count: int = 1) -> Stopped:
+        """Go *count* positions on, or to the end."""
+        for _ in range(count):
+            if not self.forward():
+                return Stopped(StopReason.END, self.position)
+        return Stopped(StopReason.STEP, self.position)
+
+    def step_back(self, count: int = 1) -> Stopped:
+        """Go *count* positions back, or to the start."""
+        for _ in range(count):
+            if not self.back():
+                return Stopped(StopReason.START, self.position)
+        return Stopped(StopReason.STEP, self.position)
+
+    # -- searching -----------------------------------------------------------------------------------------------
+
+    def run(self, conditions: Sequence[Condition] = (), until: Position | None = None) -> Stopped:
+        """Go on to the first place behind this one where one of *conditions* holds, to *until*, or to the end.
+
+        Raises UsageError for a condition that cannot be looked for.
+        """
+        watch = Watch(conditions, self.machine.core.translate)
+        limit = min(until, self._last()) if until is not None else self._last()
+        if limit <= self.position:
+            return Stopped(StopReason.END if until is None else StopReason.UNTIL, self.position)
+        event = self._next_event(conditions, limit)
+        if event is not None:
+            limit = min(limit, Position(self.events[event].branches + 1))
+        try:
+            with self._searcher.searching():
+                found = self._searcher.first_hit(watch, limit) if watch else None
+        except InterruptedSearchError:
+            return Stopped(StopReason.INTERRUPTED, self.position)
+        if event is not None:
+            place = self._place_of(event)
+            if (found is None or place <= found.position) and (until is None or place < until):
+                self.seek(place)
+                return Stopped(StopReason.EVENT, place, EventKind(self.events[event].kind))
+        if found is None:
+            ended = until is None or limit < until
+            self.seek(limit) if not ended else self.seek_end()
+            return Stopped(StopReason.END if ended else StopReason.UNTIL, self.position)
+        self.seek(found.position)
+        if not isinstance(found.condition, Execute):
+            self.forward()
+        return Stopped(reason_of(found.condition), self.position, found.condition, found.address)
+
+    def run_back(self, conditions: Sequence[Condition] = (), until: Position | None = None) -> Stopped:
+        """Go back to the last place before this one where one of *conditions* holds, to *until*, or to the start.
+
+        Raises as `run`.
+        """
+        watch = Watch(conditions, self.machine.core.translate)
+        here = self.position
+        limit = max(until, self.start) if until is not None else self.start
+        event = self._event_before(conditions, here)
+        if event is not None:
+            limit = max(limit, Position(self.events[event].branches))
+        try:
+            with self._searcher.searching():
+                found = self._searcher.last_hit(watch, here, limit) if watch and limit < here else None
+        except InterruptedSearchError:
+            return Stopped(StopReason.INTERRUPTED, self.position)
+        if event is not None:
+            place = self._place_of(event)
+            if (found is None or found.position < place) and (until is None or until <= place):
+                self.seek(place)
+                return Stopped(StopReason.EVENT, place, EventKind(self.events[event].kind))
+        if found is None or found.position < limit:
+            self.seek(limit)
+            reason = StopReason.START if limit == self.start else StopReason.UNTIL
+            return Stopped(reason, self.position)
+        self.seek(found.position)
+        return Stopped(reason_of(found.condition), self.position, found.condition, found.address)
+
+    def interrupt(self) -> None:
+        """Let the search that is on end where it is.  Safe from any thread and any signal handler."""
+        self._session.replayer.stop(INTERRUPTED)
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    def registers(self) -> dict[str, int]:
+        """Return every register of the CPU by name, as `revirt.core.Core.registers` does."""
+        return self.machine.core.registers()
+
+    def read_physical(self, address: int, size: int) -> bytes:
+        """Return *size* bytes of RAM from physical *address* on, fewer where it ends."""
+        return bytes(self.machine.core.ram[address : address + size]) if address >= 0 else b""
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return *size* bytes from linear *address* on, as the guest sees them; fewer if a page is not there."""
+        found = bytearray()
+        while len(found) < size:
+            here = address + len(found)
+            physical = self.machine.core.translate(here)
+            piece = min(size - len(found), 4096 - here % 4096)
+            data = self.read_physical(physical, piece) if physical is not None else b""
+            found += data
+            if len(data) < piece:
+                break
+        return bytes(found)
+
+    # -- details of searching ---------------------------------------------------------------------------------------
+
+    def _last(self) -> Position:
+        return Position(self.end.branches + 1)
+
+    def _next_event(self, conditions: Sequence[Condition], limit: Position) -> int | None:
+        """Return the first event behind here that one of *conditions* asks for, not behind the branch of *limit*."""
+        here = self.position
+        kinds = {each.kind for each in conditions if isinstance(each, EventKind)}
+        if kinds:
+            for ordinal, event in enumerate(self.events.after(self.next_event), self.next_event):
+                if event.branches > limit.branches:
+                    break
+                # An interrupt that is taken right here is the next event, and has its place here.
+                if event.kind in kinds and (event.branches > here.branches or self._is_behind(ordinal, here)):
+                    return ordinal
+        return None
+
+    def _is_behind(self, ordinal: int, here: Position) -> bool:
+        """Return whether the place of event number *ordinal* is behind *here*, where the machine stands."""
+        place = self._place_of(ordinal)
+        self.seek(here)
+        return place > here
+
+    def _event_before(self, conditions: Sequence[Condition], here: Position) -> int | None:
+        kinds = {each.kind for each in conditions if isinstance(each, EventKind)}
+        if kinds:
+            for ordinal, event in self.events.before(self.next_event):
+                if event.branches < self.start.branches:
+                    break
+                if event.kind in kinds and self._place_of(ordinal) < here:
+                    return ordinal
+        return None
+
+    def _place_of(self, ordinal: int) -> Position:
+        """Return where event number *ordinal* has just come."""
+        return self.seek_event(ordinal)
+
+    # -- details --------------------------------------------------------------------------------------------------
+
+    def _check(self, position: Position) -> None:
+        name = self.recording.path.name
+        if position < self.start:
+            raise UsageError(
+                f"position {position} of {name} was evicted" if self.start.branches else f"no {position}",
+                hint=f"the oldest left is {self.start}",
+            )
+        if position.branches > self.end.branches:
+            raise UsageError(f"{name} ends before position {position}", hint=f"it ends at {self.end}")
+
+    def _event(self, ordinal: int) -> Event:
+        try:
+            return self.events[ordinal]
+        except IndexError:
+            last = self.events.end - 1
+            raise UsageError(
+                f"there is no event {ordinal}", hint=f"there are those from {self.events.first} to {last}"
+            ) from None

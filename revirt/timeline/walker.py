@@ -1,0 +1,157 @@
+"""A replay that goes to any branch of its recording, and along the straight lines behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from revirt.core import STOP_LIMIT, STOP_STEPS
+from revirt.errors import DivergenceError
+from revirt.machine.machine import WATCHED, Machine
+from revirt.position import Position
+from revirt.recording import CheckpointInfo
+from revirt.replay.session import ReplaySession
+from revirt.timeline.snapshots import Snapshot, Snapshots
+
+APART = 24_000_000
+"""Branches between snapshots taken on a long way: about a third of a second of replay."""
+ENDLESS: Final = 1 << 62
+"""More positions than a line has."""
+INTERRUPTED = "interrupted"
+"""Why a replay halts that is asked to end a search."""
+_RUNGS = tuple(1 << bits for bits in range(24, 9, -2))
+"""How far before where it goes snapshots are left, in branches, for what is likely next: steps back."""
+
+
+class InterruptedSearchError(Exception):
+    """Somebody wants the search to end that is on."""
+
+
+class Walker:
+    """Moves *session*, which stands at a checkpoint; snapshots that *marks* returns are never let go of."""
+
+    def __init__(self, session: ReplaySession, marks: Callable[[], Iterable[Snapshot]]) -> None:
+        self.session = session
+        self.snapshots = Snapshots(session)
+        self.steps = 0
+        """Instructions behind the branch where the machine was last."""
+        self.anchor: Snapshot | None = None
+        """That branch, if the machine is behind it."""
+        self.is_searching = False
+        """Whether what is done may be interrupted."""
+        self._marks = marks
+        self._is_at_end = False
+
+    @property
+    def machine(self) -> Machine:
+        """The machine, at `position`."""
+        return self.session.machine
+
+    @property
+    def position(self) -> Position:
+        """Where the machine stands."""
+        if self.steps:
+            assert self.anchor is not None
+            return Position(self.anchor.branches, self.steps)
+        return Position(self.machine.core.branches)
+
+    @property
+    def begin(self) -> Snapshot:
+        """The snapshot of the branch behind which the machine stands, taken if there is none."""
+        if not self.steps:
+            return self.snapshots.take()
+        assert self.anchor is not None
+        return self.anchor
+
+    def stand_at(self, branches: int) -> None:
+        """Go to taken branch number *branches*, which there is."""
+        here = self.position
+        nearest = self.snapshots.nearest(branches)
+        if self.steps and here.branches <= branches and here.branches >= _begin(nearest):
+            self.return_to_anchor()
+        elif self.steps or not _begin(nearest) <= here.branches <= branches:
+            self.steps, self._is_at_end = 0, False
+            if isinstance(nearest, Snapshot):
+                self.snapshots.restore(nearest)
+            else:
+                self.snapshots.load(nearest)
+        self.run_to(branches)
+
+    def run_to(self, branches: int) -> None:
+        """Run forwards to *branches*, leaving snapshots."""
+        here = self.machine.core.branches
+        stops = {branches - rung for rung in _RUNGS} | set(range(here + APART, branches, APART))
+        taken = 0
+        for stop in sorted(each for each in stops if here < each < branches):
+            self.run(stop)
+            self.snapshots.keep(self.snapshots.take())
+            taken += 1
+        self.run(branches)
+        if taken:
+            self.snapshots.thin_out(branches, self._marks())
+
+    def run(self, branches: int) -> None:
+        """Run to taken branch number *branches*; less far if the core is to stop at a hit.
+
+        Raises InterruptedSearchError if somebody wants a search to end: where that is, all has arrived.
+        """
+        core = self.machine.core
+        while core.branches < branches:
+            stop = self.session.run(branches)
+            if stop.halted == INTERRUPTED:
+                self.session.replayer.go_on()
+                # It halted before what arrives there.
+                self.session.run(core.branches)
+                if self.is_searching:
+                    raise InterruptedSearchError
+            elif stop.halted == WATCHED:
+                return
+            elif core.branches < branches:
+                raise DivergenceError(
+                    self.machine.moment().position,
+                    "end",
+                    expected=f"to get to {branches} branches",
+                    found=stop.halted or "the guest ended",
+                )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go to *snapshot*."""
+        self.snapshots.restore(snapshot)
+        self.steps, self._is_at_end = 0, False
+
+    def return_to_anchor(self) -> None:
+        """Go back to the branch behind which the machine stands."""
+        assert self.anchor is not None
+        self.restore(self.anchor)
+
+    def advance(self, count: int) -> int:
+        """Go up to *count* positions on, on this line; return how many it had."""
+        core = self.machine.core
+        if count <= 0 or self._is_at_end:
+            return 0
+        if not self.steps:
+            moment = self.machine.moment()
+            if self.session.replayer.is_interrupted_at(moment) or self.machine.ended is not None:
+                return 0
+            self.anchor = self.snapshots.take()
+        before = core.instructions
+        # Past the next taken branch would be off the line; there nothing would arrive that the log has.
+        stop = core.step(count, core.branches + 1)
+        done = core.instructions - before
+        if stop == STOP_LIMIT:
+            # The last of these was the one that branches; a line may be empty, as that before a guest's first branch.
+            done = max(0, done - 1)
+            steps = self.steps + done
+            self.return_to_anchor()
+            if steps:
+                core.step(steps)
+            self.steps = steps
+            return done
+        self.steps += done
+        self._is_at_end = stop != STOP_STEPS
+        return done
+
+
+def _begin(start: Snapshot | CheckpointInfo) -> int:
+    """Return the first branch that can be reached from *start*."""
+    return start.branches + (0 if isinstance(start, Snapshot) else start.halted)

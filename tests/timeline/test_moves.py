@@ -1,0 +1,208 @@
+"""Every position of a recording can be reached from every other, and is the same whichever way one came."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from library import DEBIAN_SCRIPT, RecordingOf
+from straight import random_positions, straight_digest, walk
+
+from revirt.errors import UsageError
+from revirt.image import guests
+from revirt.log.events import Kind
+from revirt.machine.config import ClockMode
+from revirt.position import Position
+from revirt.recording import Recording
+from revirt.recording.ring import RingLimits
+from revirt.timeline import Timeline
+from revirt.timeline.conditions import StopReason
+
+BUNDLED = [guest.name for guest in guests() if guest.recipe is None]
+
+
+@pytest.mark.parametrize("clock", ["host", "virtual"])
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_position_is_the_same_whichever_way_one_comes(
+    name: str, clock: ClockMode, recording_of: RecordingOf
+) -> None:
+    recording = recording_of(name, clock)
+    timeline = Timeline(recording)
+    chance = random.Random(f"{name} {clock}")
+    places = random_positions(timeline, chance, 4)
+    expected = {place: straight_digest(recording, place) for place in places}
+
+    for _ in range(16):
+        place = chance.choice(places)
+        match chance.randrange(3):
+            case 0:
+                timeline.seek(place)
+            case 1:
+                timeline.seek(place)
+                done = timeline.step(count := chance.randrange(1, 40))
+                if done.reason is StopReason.STEP:
+                    timeline.step_back(count)
+                else:
+                    timeline.seek(place)
+            case 2:
+                timeline.seek(place)
+                count = chance.randrange(1, 40)
+                if timeline.step_back(count).reason is StopReason.STEP:
+                    timeline.step(count)
+                else:
+                    timeline.seek(place)
+
+        assert timeline.position == place
+        assert timeline.machine.digest() == expected[place]
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_way_back_has_the_positions_of_the_way_there(name: str, recording_of: RecordingOf) -> None:
+    recording = recording_of(name, "host")
+    timeline = Timeline(recording)
+    middle = Position((timeline.start.branches + timeline.end.branches) // 2)
+    there = walk(timeline, middle, 400)
+    digest = timeline.machine.digest()
+
+    back = []
+    while timeline.position > middle:
+        back.append((timeline.position, timeline.machine.core.pc))
+        assert timeline.back()
+
+    assert (timeline.position, timeline.machine.core.pc) == (there[0].position, there[0].pc)
+    passed = [(place.position, place.pc) for place in there[1:]]
+    assert back[::-1][: len(passed)] == passed
+    timeline.step(len(back))
+    assert timeline.machine.digest() == digest
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_recording_begins_and_ends(name: str, recording_of: RecordingOf) -> None:
+    timeline = Timeline(recording_of(name, "virtual"))
+
+    assert timeline.position == timeline.start == Position(0)
+    assert not timeline.back()
+    assert timeline.step_back(3).reason is StopReason.START
+    end = timeline.seek_end()
+    assert timeline.step(1).reason is StopReason.END
+    assert timeline.position == end >= timeline.end
+
+
+@pytest.mark.parametrize("name", ["timer", "echo", "idle"])
+def test_every_event_has_come_where_a_seek_to_it_ends(name: str, recording_of: RecordingOf) -> None:
+    recording = recording_of(name, "host")
+    timeline = Timeline(recording)
+    chance = random.Random(4)
+    events = list(recording.events())
+
+    for ordinal in (0, *(chance.randrange(len(events)) for _ in range(20)), len(events) - 1):
+        place = timeline.seek_event(ordinal)
+
+        assert place.branches == events[ordinal].branches
+        is_to_come = events[ordinal].kind is Kind.INTERRUPT or events[ordinal].halted
+        assert (timeline.next_event > ordinal) is not is_to_come
+        if is_to_come and timeline.forward():
+            assert timeline.next_event > ordinal
+        assert timeline.events[ordinal] == events[ordinal]
+
+
+def test_parts_and_times_of_a_recording_are_found(recording_of: RecordingOf) -> None:
+    timeline = Timeline(recording_of("timer", "virtual"))
+
+    assert timeline.seek_fraction(0) == timeline.start
+    assert timeline.seek_fraction(1).branches == timeline.end.branches
+    middle = timeline.seek_fraction(0.5)
+    time = timeline.machine.clock.now_ns
+    assert timeline.seek_time(time) <= middle
+    assert timeline.machine.clock.now_ns == time
+    timeline.back()
+    assert timeline.machine.clock.now_ns < time or timeline.position.branches + 1 == middle.branches
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
+def test_parts_that_there_are_not_are_refused(fraction: float, recording_of: RecordingOf) -> None:
+    with pytest.raises(UsageError, match="is not between 0 and 1"):
+        Timeline(recording_of("hello")).seek_fraction(fraction)
+
+
+def test_what_is_not_there_is_refused_and_nothing_moves(recording_of: RecordingOf) -> None:
+    timeline = Timeline(recording_of("timer", "virtual"))
+    here = timeline.seek(Position(5_000, 1))
+    digest = timeline.machine.digest()
+
+    with pytest.raises(UsageError, match="ends before position"):
+        timeline.seek(Position(timeline.end.branches + 1))
+    with pytest.raises(UsageError, match="instructions follow that branch"):
+        timeline.seek(Position(4_000, 10_000))
+    with pytest.raises(UsageError, match="there is no event"):
+        timeline.seek_event(10**9)
+    with pytest.raises(UsageError, match="ends before"):
+        timeline.seek_time(10**18)
+
+    assert timeline.position == here
+    assert timeline.machine.digest() == digest
+
+
+def test_what_was_evicted_is_refused_by_name_of_the_oldest(recording_of: RecordingOf) -> None:
+    limits = RingLimits(size=6_000)
+    options = {"until": Position(60_000), "checkpoint_every": 10_000, "digest_every": 5_000, "limits": limits}
+    recording = recording_of("timer", "virtual", **options)
+    timeline = Timeline(recording)
+
+    assert timeline.start.branches > 0
+    with pytest.raises(UsageError, match="was evicted") as caught:
+        timeline.seek(Position(0))
+    assert str(timeline.start) in (caught.value.hint or "")
+    place = timeline.seek(Position(timeline.start.branches + 500))
+    timeline.step_back(50)
+    timeline.step(50)
+    assert timeline.position == place
+    assert timeline.machine.digest() == straight_digest(recording, place)
+
+
+def test_checkpoints_of_the_recording_are_gone_through(recording_of: RecordingOf) -> None:
+    recording = recording_of("race", "host", checkpoint_every=5_000)
+    timeline = Timeline(recording)
+    assert len(recording.checkpoints) > 3
+    place = timeline.seek(Position(recording.checkpoints[2].branches + 3))
+
+    for _ in range(60):
+        timeline.back()
+    timeline.step(60)
+
+    assert timeline.position == place
+    assert timeline.machine.digest() == straight_digest(recording, place)
+
+
+def test_nothing_of_the_recording_changes(recording_of: RecordingOf) -> None:
+    recording = recording_of("vuln", "virtual")
+    before = _contents(recording)
+    timeline = Timeline(recording)
+
+    timeline.seek_end()
+    timeline.step_back(100)
+    timeline.run_back(())
+
+    assert _contents(recording) == before
+
+
+@pytest.mark.parametrize("place", [Position(1_000_000), Position(40_000_000, 2), Position(99_000_001)])
+def test_debian_is_the_same_whichever_way_one_comes(place: Position, recording_of: RecordingOf) -> None:
+    recording = recording_of("debian", "host", script=DEBIAN_SCRIPT)
+    timeline = Timeline(recording)
+    timeline.seek(place)
+    expected = straight_digest(recording, place)
+    assert timeline.machine.digest() == expected
+
+    timeline.step_back(60)
+    timeline.step(60)
+    assert timeline.machine.digest() == expected
+    timeline.seek(Position(place.branches // 2))
+    timeline.seek(place)
+
+    assert timeline.machine.digest() == expected
+
+
+def _contents(recording: Recording) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(recording.path.rglob("*")) if path.is_file()}
