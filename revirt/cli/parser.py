@@ -51,6 +51,7 @@ def make_parser() -> Parser:
     _add_record(commands)
     _add_replay(commands)
     _add_audit(commands)
+    _add_gdb(commands)
     _add_store(commands)
     _add_verify(commands)
     _add_contents(commands)
@@ -159,6 +160,33 @@ def _add_audit(commands: Commands[Parser]) -> None:
         help="start at that checkpoint, not the oldest",
     )
     _add_json(audit)
+
+
+def _add_gdb(commands: Commands[Parser]) -> None:
+    gdb = _command(commands, "gdb", "gdb", "Let gdb look at a recording, forwards and backwards")
+    _add_recording(gdb)
+    where = gdb.add_mutually_exclusive_group()
+    where.add_argument(
+        "--port", type=_port, default=1234, metavar="N", help="listen there (1234); 0: any free"
+    )
+    where.add_argument("--socket", type=Path, metavar="PATH", help="listen at this new UNIX socket instead")
+    where.add_argument("--launch", action="store_true", help="start gdb here, connected")
+    gdb.add_argument(
+        "--listen",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="let others than this host connect: the address to listen at",
+    )
+    gdb.add_argument(
+        "--at", type=_position, metavar="POSITION", help="stand there at first, not at the start"
+    )
+    gdb.add_argument(
+        "--arch",
+        choices=("auto", "amd64", "i386", "i8086"),
+        default="auto",
+        help="which registers to show (auto: those of the CPU's mode when gdb connects)",
+    )
+    gdb.add_argument("--symbols", type=Path, metavar="FILE", help="for --launch: the guest's symbols")
 
 
 def _add_store(commands: Commands[Parser]) -> None:
@@ -333,6 +361,13 @@ def _natural(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 20):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number")
     return int(text)
+
+
+def _port(text: str) -> int:
+    number = _natural(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
+    return number
 
 
 def _positive(text: str) -> int:

@@ -9,9 +9,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from revirt.cli.rows import payload
 from revirt.errors import CorruptError, RecordingError, RevirtError, SealError, UsageError
 from revirt.log.frame import read_file, write_all
+from revirt.log.wording import payload
 from revirt.recording import Finding, Recording, Seal, Verdict, prove, resolve
 from revirt.recording.progress import no_progress
 from revirt.recording.seal import is_sealed

@@ -1,0 +1,257 @@
+"""Commands that a user types behind gdb's ``monitor``, in the words of rr where rr has one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from revirt.errors import RevirtError, UsageError
+from revirt.gdb.registers import program_counter
+from revirt.gdb.target import Target
+from revirt.log.wording import payload
+from revirt.position import CheckpointNumber, Edge, EventNumber, GuestTime, Position, parse_point
+from revirt.render import printable
+
+_HISTORY = 1000
+_EVENTS, _MOST_EVENTS = 10, 1000
+_LONGEST_NUMBER = 18
+_FLUSH = "gdb shows what was before until: maintenance flush register-cache\n"
+
+_HELP = """\
+when                    the position, the event to come, the guest's time
+when-icount             the instructions executed so far
+elapsed-time            the guest's time
+seek POINT              go to BRANCHES[:STEPS], 12.5s, 50%, event:N, checkpoint:N, start or end
+run EVENT               go to the event of that number
+events [N]              list the next N events (10)
+checkpoint              mark this position; restart N goes back to it
+restart N               go to the position marked N
+info checkpoints        list the marks
+delete checkpoint N     forget a mark
+back, forward           go to the place before in the history of places, and to the one after
+info recording          what this is a recording of
+hints on, hints off     whether to say when gdb has to forget what it knows
+help                    this list
+"""
+
+
+class Monitor:
+    """Runs commands on *target*; each returns the text to show."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._places = [target.position]
+        self._place = 0  # where in the history the target stands
+        self._gives_hints = True
+        self._commands: dict[str, Callable[[Sequence[str]], str]] = {
+            "when": self._when,
+            "when-icount": self._when_icount,
+            "elapsed-time": self._elapsed_time,
+            "seek": self._seek,
+            "run": self._run,
+            "events": self._events,
+            "checkpoint": self._checkpoint,
+            "restart": self._restart,
+            "info": self._info,
+            "delete": self._delete,
+            "back": self._back,
+            "forward": self._forward,
+            "hints": self._hints,
+            "help": lambda _: _HELP,
+        }
+
+    def run(self, text: str) -> str:
+        """Return what the command *text* has to say, also if that is what is wrong with it."""
+        words = text.split()
+        try:
+            return self._command(words[0])(words[1:]) if words else _HELP
+        except RevirtError as error:
+            hint = f" ({printable(error.hint)})" if error.hint else ""
+            return f"{printable(str(error))}{hint}\n"
+
+    def arrived(self) -> None:
+        """Note in the history that the target stands somewhere else, wherever it is."""
+        if self._places[self._place] == self._target.position:
+            return
+        self._places = [*self._places[: self._place + 1], self._target.position][-_HISTORY:]
+        self._place = len(self._places) - 1
+
+    def _command(self, name: str) -> Callable[[Sequence[str]], str]:
+        if name in self._commands:
+            return self._commands[name]
+        nearest = difflib.get_close_matches(name, self._commands, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "see 'monitor help'"
+        raise UsageError(f"no monitor command is called {name!r}", hint=hint)
+
+    # -- where it stands ---------------------------------------------------------------------------------------
+
+    def _when(self, words: Sequence[str]) -> str:
+        _expect(words, 0, "when")
+        target = self._target
+        return f"{target.position}, before event {target.next_event}, at {self._time()}\n"
+
+    def _when_icount(self, words: Sequence[str]) -> str:
+        _expect(words, 0, "when-icount")
+        raise UsageError(
+            "instructions are counted by a replay, not while looking around",
+            hint="'revirt events --icount' has the count of every event",
+        )
+
+    def _elapsed_time(self, words: Sequence[str]) -> str:
+        _expect(words, 0, "elapsed-time")
+        return f"{self._time()}\n"
+
+    def _time(self) -> str:
+        return f"{self._target.machine.clock.now_ns / 1e9:.9f} s"
+
+    # -- going elsewhere ---------------------------------------------------------------------------------------
+
+    def _seek(self, words: Sequence[str]) -> str:
+        (text,) = _expect(words, 1, "seek POINT")
+        target = self._target
+        if text.endswith("%"):
+            target.seek_fraction(_percent(text))
+            return self._moved()
+        try:
+            point = parse_point(text)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        match point:
+            case Position():
+                target.seek(point)
+            case GuestTime():
+                target.seek_time(point.ns)
+            case EventNumber():
+                target.seek_event(point.number)
+            case CheckpointNumber():
+                target.seek(self._recorded_checkpoint(point.number))
+            case Edge.START:
+                target.seek(target.start)
+            case Edge.END:
+                target.seek_end()
+        return self._moved()
+
+    def _recorded_checkpoint(self, number: int) -> Position:
+        for info in self._target.recording.checkpoints:
+            if info.number == number:
+                return Position(info.branches)
+        raise UsageError(f"the recording has no checkpoint {number}")
+
+    def _run(self, words: Sequence[str]) -> str:
+        (text,) = _expect(words, 1, "run EVENT")
+        self._target.seek_event(_number(text))
+        return self._moved()
+
+    def _restart(self, words: Sequence[str]) -> str:
+        (text,) = _expect(words, 1, "restart N")
+        self._target.restart(_number(text))
+        return self._moved()
+
+    def _back(self, words: Sequence[str]) -> str:
+        _expect(words, 0, "back")
+        return self._go_in_history(-1)
+
+    def _forward(self, words: Sequence[str]) -> str:
+        _expect(words, 0, "forward")
+        return self._go_in_history(1)
+
+    def _go_in_history(self, step: int) -> str:
+        place = self._place + step
+        if not 0 <= place < len(self._places):
+            raise UsageError("the history of places ends here")
+        self._target.seek(self._places[place])
+        self._place = place
+        return self._moved()
+
+    def _moved(self) -> str:
+        self.arrived()
+        pc = program_counter(self._target.registers())
+        return f"{self._target.position}, pc {pc:#x}\n" + (_FLUSH if self._gives_hints else "")
+
+    # -- marks, events, the recording --------------------------------------------------------------------------
+
+    def _checkpoint(self, words: Sequence[str]) -> str:
+        _expect(words, 0, "checkpoint")
+        return f"Checkpoint {self._target.checkpoint()} at {self._target.position}\n"
+
+    def _delete(self, words: Sequence[str]) -> str:
+        what, text = _expect(words, 2, "delete checkpoint N")
+        if what != "checkpoint":
+            raise UsageError("write: delete checkpoint N")
+        self._target.delete_checkpoint(_number(text))
+        return ""
+
+    def _events(self, words: Sequence[str]) -> str:
+        wanted = _number(*words) if len(words) == 1 else _EVENTS
+        if len(words) > 1 or wanted > _MOST_EVENTS:
+            raise UsageError(f"write: events [N], at most {_MOST_EVENTS}")
+        first = self._target.next_event
+        found = islice(self._target.recording.events(first), wanted)
+        lines = [
+            f"{ordinal:>8}  {event.kind.label:<11}  {Position(event.branches)}  {payload(event)}\n"
+            for ordinal, event in enumerate(found, first)
+        ]
+        return "".join(map(_line, lines)) or "no more events\n"
+
+    def _info(self, words: Sequence[str]) -> str:
+        match words:
+            case ["checkpoints"]:
+                marks = sorted(self._target.checkpoints.items())
+                return (
+                    "".join(f"{number:>4}  {position}\n" for number, position in marks) or "no checkpoints\n"
+                )
+            case ["recording"]:
+                return self._about()
+        raise UsageError("write: info checkpoints, or info recording")
+
+    def _about(self) -> str:
+        target = self._target
+        recording = target.recording
+        facts = {
+            "path": recording.path,
+            "uuid": recording.manifest.uuid,
+            "state": recording.state,
+            "guest": recording.manifest.guest.get("name"),
+            "clock": recording.manifest.clock,
+            "memory": f"{target.machine.config.memory >> 10} KiB",
+            "kept": f"{target.start} to {target.end}",
+            "events": f"{recording.event_end - recording.event_count} to {recording.event_end - 1}",
+            "created": recording.manifest.created,
+        }
+        return "".join(_line(f"{name:<8} {value}\n") for name, value in facts.items())
+
+    def _hints(self, words: Sequence[str]) -> str:
+        (text,) = _expect(words, 1, "hints on|off")
+        if text not in ("on", "off"):
+            raise UsageError("write: hints on, or hints off")
+        self._gives_hints = text == "on"
+        return ""
+
+
+def _line(text: str) -> str:
+    """Return the line with what could move a cursor written as escapes: names may come from anybody."""
+    return printable(text.removesuffix("\n")) + "\n"
+
+
+def _expect(words: Sequence[str], count: int, usage: str) -> Sequence[str]:
+    if len(words) != count:
+        raise UsageError(f"write: {usage}")
+    return words
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER):
+        raise UsageError(f"{text!r} is not a number")
+    return int(text)
+
+
+def _percent(text: str) -> float:
+    digits = text.removesuffix("%")
+    try:
+        fraction = float(digits) / 100
+    except ValueError:
+        fraction = -1.0
+    if not 0 <= fraction <= 1:
+        raise UsageError(f"{text!r} is no part of a recording; write 0% to 100%")
+    return fraction
