@@ -75,7 +75,9 @@ def stolen_end(sample: Sample, path: Path, rng: Random) -> Change | None:
     end = End(book.manifest.uuid, head.leaves, head.root, book.manifest.state, book.manifest.end)
     data = _thief(sample, book.manifest.uuid, stolen).seal(END_TYPE, end.to_payload())
     (path / layout.SEAL / layout.SEAL_END).write_bytes(data)
-    return change(f"ended in epoch {epoch}, by a thief in epoch {stolen}", f"{layout.SEAL}/{layout.SEAL_END}")
+    what = f"ended in epoch {epoch}, by a thief in epoch {stolen}"
+    # The end is not about the last head; or the head that it is about is missing.
+    return change(what, f"{layout.SEAL}/{layout.SEAL_END}", f"{layout.SEAL}/{layout.head_name(stolen)}")
 
 
 def stolen_and_older(sample: Sample, path: Path, rng: Random) -> Change | None:
