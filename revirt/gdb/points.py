@@ -13,10 +13,10 @@ from __future__ import annotations
 import re
 
 from revirt.timeline import Access, Condition, Execute, Read, Write
+from revirt.timeline.search import MOST_BYTES
 
-MOST_POINTS = 4096
-MOST_BYTES = 1 << 20
-"""Most points at a time, and most bytes in a watched range."""
+MOST_BREAKPOINTS, MOST_WATCHPOINTS = 1024, 32
+"""Most points at a time: as many as `revirt.core` watches, if each range lies in two pages at most."""
 
 _POINT = re.compile(rb"([0-4]),([0-9a-fA-F]{1,16}),([0-9a-fA-F]{1,16})")
 _TOP = 1 << 64
@@ -44,8 +44,12 @@ class Points:
     def insert(self, text: bytes) -> bool:
         """Set the point that ``TYPE,ADDRESS,SIZE`` describes; return whether there can be such a one."""
         point = _parse(text)
-        if point is None or (len(self._conditions) >= MOST_POINTS and point not in self._conditions):
+        if point is None:
             return False
+        if point not in self._conditions:
+            most = MOST_WATCHPOINTS if _watches(point) else MOST_BREAKPOINTS
+            if sum(_watches(each) == _watches(point) for each in self._conditions) >= most:
+                return False
         self._conditions[point] = _condition(point)
         return True
 
@@ -66,9 +70,13 @@ def _parse(text: bytes) -> Point | None:
     if match is None:
         return None
     kind, address, size = int(match[1]), int(match[2], 16), int(match[3], 16)
-    if kind >= 2 and not 1 <= size <= min(MOST_BYTES, _TOP - address):
+    if _watches((kind, address, size)) and not 1 <= size <= min(MOST_BYTES, _TOP - address):
         return None
     return kind, address, size
+
+
+def _watches(point: Point) -> bool:
+    return point[0] >= 2
 
 
 def _condition(point: Point) -> Condition:

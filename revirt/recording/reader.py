@@ -148,7 +148,8 @@ class Recording:
 
     def read_pages(self, ids: array[int]) -> Iterator[tuple[range, bytes]]:
         """Yield the contents of stored pages by their *ids*, as `revirt.checkpoint.CheckpointReader.pages` does."""
-        return self._store.pages(ids)
+        with self.reading():
+            yield from self._store.pages(ids)
 
     def audit_checkpoint(self, number: int, page_count: int) -> None:
         """Compare what is stored of checkpoint *number*, its new pages included, with what the log says of it.

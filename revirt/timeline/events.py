@@ -18,6 +18,7 @@ class Events:
     """The events of *recording* by their ordinal.  Everything raises CorruptError where the log is damaged."""
 
     def __init__(self, recording: Recording) -> None:
+        self._recording = recording
         self._segments = recording.segments
         self._decoded: OrderedDict[int, list[Event]] = OrderedDict()
         self.first = recording.manifest.start.event
@@ -61,7 +62,8 @@ class Events:
         if events is None:
             known = self._segments[position]
             # The last segment may have grown since.
-            _, events = segment.read(known.path)
+            with self._recording.reading():
+                _, events = segment.read(known.path)
             events = self._decoded[position] = events[: known.count]
             if len(self._decoded) > _KEPT:
                 self._decoded.popitem(last=False)

@@ -24,6 +24,8 @@ from revirt.timeline.conditions import Access, Condition, EventKind, Execute, Re
 from revirt.timeline.walker import APART, ENDLESS, Walker
 
 PAGE_SIZE = 4096
+MOST_BYTES = 1 << 16
+"""Most bytes in a range that is watched, as `revirt.core` has it."""
 _KINDS = WATCH_EXECUTE | WATCH_READ | WATCH_WRITE
 
 
@@ -45,7 +47,7 @@ class Hit:
 class Watch:
     """What to tell the core for *conditions*, and what its notes mean; *translate* gives physical addresses.
 
-    Raises UsageError if a linear address is not mapped.
+    Raises UsageError if a linear address is not mapped, or a range is none.
     """
 
     def __init__(self, conditions: Sequence[Condition], translate: Callable[[int], int | None]) -> None:
@@ -80,6 +82,11 @@ class Watch:
         return None
 
     def _add_range(self, condition: Write | Read | Access, translate: Callable[[int], int | None]) -> None:
+        if not 1 <= condition.size <= MOST_BYTES or condition.address < 0:
+            raise UsageError(
+                f"{condition.size} bytes at {condition.address:#x} cannot be watched",
+                hint=f"watch 1 to {MOST_BYTES}",
+            )
         kinds = {Write: WATCH_WRITE, Read: WATCH_READ, Access: WATCH_READ | WATCH_WRITE}[type(condition)]
         address, left = condition.address, condition.size
         while left > 0:
@@ -184,9 +191,19 @@ class Searcher:
         hits = (watch.hit(each, steps) for each, steps in noted if each[1] == branches)
         return [hit for hit in hits if hit is not None]
 
+    def check(self, watch: Watch) -> None:
+        """Raise UsageError if *watch* is more than the core can watch."""
+        try:
+            self._watch(watch, stops=False)
+        except ValueError as error:
+            raise UsageError(f"so much cannot be watched: {error}", hint="watch less at a time") from error
+        finally:
+            self._unwatch()
+
     @contextmanager
     def searching(self) -> Iterator[None]:
         """Let `interrupt` end what is done meanwhile, and leave no watches."""
+        self._walker.session.replayer.go_on()
         self._walker.is_searching = True
         try:
             yield

@@ -3,15 +3,16 @@
 A snapshot is a map of memory, the machine's state and the place in the log: taking one costs the pages that changed
 since the last, going back to one the pages that differ.  Of those taken on the way, two are kept in each of the
 distances 1 to 4, 4 to 16, ... (in thousands of branches) from where the user is: close ones to step back to, and far
-ones so that nothing is replayed for longer than it takes to get from one to the next.
+ones so that nothing is replayed for longer than it takes to get from one to the next.  All together stay within a
+budget: what is over that is let go of, the oldest marks last.
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_right, insort
-from collections.abc import Iterable
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from revirt.checkpoint.format import PAGE_SIZE
 from revirt.log.chain import Chain
@@ -23,11 +24,11 @@ from revirt.timeline.memory import Memory
 NEAREST = 1024
 """Branches: a snapshot is not taken closer to another, but for the one at the branch where the user is."""
 BUDGET = 512 << 20
-"""Bytes of pages that snapshots may keep in memory."""
+"""Bytes that snapshots may keep in memory, pages and maps; it is looked after when a quarter more has come."""
 _PER_DISTANCE = 2
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Snapshot:
     """A moment at a taken branch, with all that arrived there; ``branches`` is which."""
 
@@ -45,15 +46,22 @@ class Snapshots:
         self._recording: Recording = session.recording
         self._infos: list[CheckpointInfo] = self._recording.checkpoints
         self._taken: list[Snapshot] = []
+        self._marked: list[Snapshot] = []
+        self._alive = WeakSet[Snapshot]()
+        self._limit = BUDGET
         loaded = self._recording.load_checkpoint(session.info.number)
         self._memory = Memory(session.machine.core, self._whole(loaded.page_map), self._recording.read_pages)
 
     def take(self) -> Snapshot:
         """Return a snapshot of where the session stands, which is on a taken branch."""
         machine = self._session.machine
-        return Snapshot(
+        snapshot = Snapshot(
             machine.core.branches, machine.save(), self._memory.take(), self._session.replayer.place
         )
+        self._alive.add(snapshot)
+        if self.size > self._limit:
+            self._let_go()
+        return snapshot
 
     def keep(self, snapshot: Snapshot) -> None:
         """Keep *snapshot* to come back to, until there are too many."""
@@ -91,20 +99,42 @@ class Snapshots:
         nearest = self.nearest(branches - 1)
         return nearest.branches + (0 if isinstance(nearest, Snapshot) else nearest.halted)
 
-    def thin_out(self, branches: int, kept: Iterable[Snapshot]) -> None:
-        """Let go of snapshots that are too many around *branches*, but for *kept*."""
-        always = set(map(id, kept))
+    def mark(self, snapshot: Snapshot) -> None:
+        """Hold *snapshot* as long as the budget allows, until `unmark`."""
+        self._marked.append(snapshot)
+
+    def unmark(self, snapshot: Snapshot | None) -> None:
+        """Hold *snapshot* no longer, if it still is held."""
+        if snapshot in self._marked:
+            self._marked.remove(snapshot)
+
+    def thin_out(self, branches: int) -> None:
+        """Let go of snapshots that are too many around *branches*."""
         counts: dict[tuple[bool, int], int] = {}
         left: list[Snapshot] = []
         for each in sorted(self._taken, key=lambda each: abs(each.branches - branches)):
             distance = abs(each.branches - branches) // NEAREST
             place = (each.branches > branches, distance.bit_length() // 2)
             counts[place] = counts.get(place, 0) + 1
-            if counts[place] <= _PER_DISTANCE or id(each) in always:
+            if counts[place] <= _PER_DISTANCE:
                 left.append(each)
         self._taken = sorted(left, key=lambda each: each.branches)
-        if self._memory.size > BUDGET:
-            self._memory.keep_only(each.page_map for each in (*self._taken, *kept))
+
+    @property
+    def size(self) -> int:
+        """Bytes that snapshots keep in memory."""
+        return self._memory.size + len(self._alive) * 8 * (len(self._session.machine.core.ram) // PAGE_SIZE)
+
+    def _let_go(self) -> None:
+        """Let go of pages that no snapshot needs, and of snapshots until the rest is within the budget."""
+        self._memory.keep_only(each.page_map for each in self._alive)
+        while self.size > BUDGET and (self._taken or self._marked):
+            self._taken = self._taken[1::2]
+            if not self._taken:
+                del self._marked[: (len(self._marked) + 1) // 2]
+            self._memory.keep_only(each.page_map for each in self._alive)
+        # Looking through all of them takes time: not again before there is much more.
+        self._limit = max(BUDGET, self.size) + BUDGET // 4
 
     def _whole(self, page_map: array[int]) -> array[int]:
         count = len(self._session.machine.core.ram) // PAGE_SIZE

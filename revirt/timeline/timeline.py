@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from weakref import ref
 
 from revirt.errors import UsageError
 from revirt.log.events import Event
@@ -16,6 +17,8 @@ from revirt.timeline.search import Searcher, Watch, reason_of
 from revirt.timeline.snapshots import Snapshot
 from revirt.timeline.walker import ENDLESS, INTERRUPTED, InterruptedSearchError, Walker
 
+MOST_MARKS = 1000
+"""Marks at a time."""
 _CHUNK = 1_000_000
 """Branches between two looks at the guest's clock."""
 
@@ -36,13 +39,13 @@ class Timeline:
         self.events = Events(recording)
         """The events, by their ordinal."""
         self._session = ReplaySession(recording, events=self.events.after)
-        self._walker = Walker(self._session, lambda: (snapshot for _, snapshot in self._marks.values()))
+        self._walker = Walker(self._session)
         info = self._session.info
         # A halted guest stands somewhere on a line whose beginning went.
         self.start = Position(info.branches + info.halted)
         """The oldest position."""
         self._searcher = Searcher(self._walker, self.start.branches, self.end.branches)
-        self._marks: dict[int, tuple[Position, Snapshot]] = {}
+        self._marks: dict[int, tuple[Position, ref[Snapshot]]] = {}
         self._next_mark = 1
         if info.halted:
             self._walker.run_to(self.start.branches)
@@ -60,7 +63,12 @@ class Timeline:
     @property
     def end(self) -> Position:
         """The last branch that the recording tells of; positions on the line behind it may follow."""
-        return Position(self.events[self.events.end - 1].branches)
+        return Position(self.recording.end_branches)
+
+    @property
+    def snapshots_size(self) -> int:
+        """Bytes of memory that are kept to be at other positions soon."""
+        return self._walker.snapshots.size
 
     @property
     def next_event(self) -> int:
@@ -132,7 +140,7 @@ class Timeline:
         """Go to the last position."""
         self._walker.stand_at(self.end.branches)
         last = self.events[self.events.end - 1]
-        if last.halted:
+        if last.halted and last.branches == self.end.branches:
             self._walker.advance(ENDLESS)
         return self.position
 
@@ -144,26 +152,36 @@ class Timeline:
         return {number: position for number, (position, _) in self._marks.items()}
 
     def checkpoint(self) -> int:
-        """Mark this position, to be back at any time at once; return the mark's number, from 1 on."""
+        """Mark this position, to be back at any time, mostly at once; return the mark's number, from 1 on.
+
+        Raises UsageError if there are too many.
+        """
+        if len(self._marks) >= MOST_MARKS:
+            raise UsageError(f"there are {MOST_MARKS} checkpoints already", hint="delete some")
         number = self._next_mark
         self._next_mark += 1
-        self._marks[number] = (self.position, self._walker.begin)
+        snapshot = self._walker.begin
+        self._walker.snapshots.mark(snapshot)
+        self._marks[number] = (self.position, ref(snapshot))
         return number
 
     def restart(self, number: int) -> Position:
         """Go to mark *number*; raises UsageError if there is none."""
         position, snapshot = self._mark(number)
-        self._walker.restore(snapshot)
+        if snapshot is not None:
+            self._walker.restore(snapshot)
         return self.seek(position)
 
     def delete_checkpoint(self, number: int) -> None:
         """Forget mark *number*; raises UsageError if there is none."""
-        self._mark(number)
+        _, snapshot = self._mark(number)
+        self._walker.snapshots.unmark(snapshot)
         del self._marks[number]
 
-    def _mark(self, number: int) -> tuple[Position, Snapshot]:
+    def _mark(self, number: int) -> tuple[Position, Snapshot | None]:
         try:
-            return self._marks[number]
+            position, snapshot = self._marks[number]
+            return position, snapshot()
         except KeyError:
             known = ", ".join(map(str, self._marks)) or "none"
             raise UsageError(f"there is no checkpoint {number}", hint=f"there are: {known}") from None
@@ -212,12 +230,13 @@ class Timeline:
     def run(self, conditions: Sequence[Condition] = (), until: Position | None = None) -> Stopped:
         """Go on to the first place behind this one where one of *conditions* holds, to *until*, or to the end.
 
-        Raises UsageError for a condition that cannot be looked for.
+        Raises UsageError, and stays, for a condition that cannot be looked for, and where there is no position *until*.
         """
-        watch = Watch(conditions, self.machine.core.translate)
+        watch = self._watch(conditions)
         limit = min(until, self._last()) if until is not None else self._last()
-        if limit <= self.position:
-            return Stopped(StopReason.END if until is None else StopReason.UNTIL, self.position)
+        here = self.position
+        if limit <= here:
+            return Stopped(StopReason.END if until is None else StopReason.UNTIL, here)
         event = self._next_event(conditions, limit)
         if event is not None:
             limit = min(limit, Position(self.events[event].branches + 1))
@@ -232,9 +251,12 @@ class Timeline:
                 self.seek(place)
                 return Stopped(StopReason.EVENT, place, EventKind(self.events[event].kind))
         if found is None:
-            ended = until is None or limit < until
-            self.seek(limit) if not ended else self.seek_end()
-            return Stopped(StopReason.END if ended else StopReason.UNTIL, self.position)
+            if until is not None and limit == until:
+                self._arrive(until, here)
+                return Stopped(StopReason.UNTIL, self.position)
+            # Whoever was on the line behind the end stays there.
+            self.seek(max(here, self.seek_end()))
+            return Stopped(StopReason.END, self.position)
         self.seek(found.position)
         if not isinstance(found.condition, Execute):
             self.forward()
@@ -245,15 +267,17 @@ class Timeline:
 
         Raises as `run`.
         """
-        watch = Watch(conditions, self.machine.core.translate)
+        watch = self._watch(conditions)
         here = self.position
         limit = max(until, self.start) if until is not None else self.start
+        if limit >= here:
+            return Stopped(StopReason.START if here == self.start else StopReason.UNTIL, here)
         event = self._event_before(conditions, here)
         if event is not None:
             limit = max(limit, Position(self.events[event].branches))
         try:
             with self._searcher.searching():
-                found = self._searcher.last_hit(watch, here, limit) if watch and limit < here else None
+                found = self._searcher.last_hit(watch, here, limit) if watch else None
         except InterruptedSearchError:
             return Stopped(StopReason.INTERRUPTED, self.position)
         if event is not None:
@@ -262,14 +286,17 @@ class Timeline:
                 self.seek(place)
                 return Stopped(StopReason.EVENT, place, EventKind(self.events[event].kind))
         if found is None or found.position < limit:
-            self.seek(limit)
+            self._arrive(limit, here)
             reason = StopReason.START if limit == self.start else StopReason.UNTIL
             return Stopped(reason, self.position)
         self.seek(found.position)
         return Stopped(reason_of(found.condition), self.position, found.condition, found.address)
 
     def interrupt(self) -> None:
-        """Let the search that is on end where it is.  Safe from any thread and any signal handler."""
+        """Let the search that is on end where it is; one that begins later does not notice.
+
+        Safe from any thread and any signal handler.
+        """
         self._session.replayer.stop(INTERRUPTED)
 
     # -- looking ----------------------------------------------------------------------------------------------------
@@ -296,6 +323,19 @@ class Timeline:
         return bytes(found)
 
     # -- details of searching ---------------------------------------------------------------------------------------
+
+    def _watch(self, conditions: Sequence[Condition]) -> Watch:
+        watch = Watch(conditions, self.machine.core.translate)
+        self._searcher.check(watch)
+        return watch
+
+    def _arrive(self, limit: Position, here: Position) -> None:
+        """Go to *limit*, where a search ends that began *here*; raises UsageError if there is no such position."""
+        try:
+            self.seek(limit)
+        except UsageError:
+            self.seek(here)
+            raise
 
     def _last(self) -> Position:
         return Position(self.end.branches + 1)

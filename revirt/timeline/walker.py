@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Final
 
 from revirt.core import STOP_LIMIT, STOP_STEPS
-from revirt.errors import DivergenceError
+from revirt.errors import DivergenceError, RecordingError
 from revirt.machine.machine import WATCHED, Machine
 from revirt.position import Position
 from revirt.recording import CheckpointInfo
@@ -28,9 +27,9 @@ class InterruptedSearchError(Exception):
 
 
 class Walker:
-    """Moves *session*, which stands at a checkpoint; snapshots that *marks* returns are never let go of."""
+    """Moves *session*, which stands at a checkpoint."""
 
-    def __init__(self, session: ReplaySession, marks: Callable[[], Iterable[Snapshot]]) -> None:
+    def __init__(self, session: ReplaySession) -> None:
         self.session = session
         self.snapshots = Snapshots(session)
         self.steps = 0
@@ -39,8 +38,9 @@ class Walker:
         """That branch, if the machine is behind it."""
         self.is_searching = False
         """Whether what is done may be interrupted."""
-        self._marks = marks
         self._is_at_end = False
+        if not session.machine.halted:
+            self._settle()
 
     @property
     def machine(self) -> Machine:
@@ -64,7 +64,19 @@ class Walker:
         return self.anchor
 
     def stand_at(self, branches: int) -> None:
-        """Go to taken branch number *branches*, which there is."""
+        """Go to taken branch number *branches*, which there is.
+
+        What is damaged on the way, or diverges, is raised, and the machine is where it was.
+        """
+        before, steps = self.begin, self.steps
+        try:
+            self._stand_at(branches)
+        except (RecordingError, DivergenceError):
+            self.restore(before)
+            self.advance(steps)
+            raise
+
+    def _stand_at(self, branches: int) -> None:
         here = self.position
         nearest = self.snapshots.nearest(branches)
         if self.steps and here.branches <= branches and here.branches >= _begin(nearest):
@@ -75,6 +87,7 @@ class Walker:
                 self.snapshots.restore(nearest)
             else:
                 self.snapshots.load(nearest)
+                self._settle()
         self.run_to(branches)
 
     def run_to(self, branches: int) -> None:
@@ -88,7 +101,7 @@ class Walker:
             taken += 1
         self.run(branches)
         if taken:
-            self.snapshots.thin_out(branches, self._marks())
+            self.snapshots.thin_out(branches)
 
     def run(self, branches: int) -> None:
         """Run to taken branch number *branches*; less far if the core is to stop at a hit.
@@ -99,9 +112,7 @@ class Walker:
         while core.branches < branches:
             stop = self.session.run(branches)
             if stop.halted == INTERRUPTED:
-                self.session.replayer.go_on()
-                # It halted before what arrives there.
-                self.session.run(core.branches)
+                self._settle()
                 if self.is_searching:
                     raise InterruptedSearchError
             elif stop.halted == WATCHED:
@@ -113,6 +124,13 @@ class Walker:
                     expected=f"to get to {branches} branches",
                     found=stop.halted or "the guest ended",
                 )
+
+    def _settle(self) -> None:
+        """Let all arrive that the log has for where the machine stands, however often somebody interrupts that."""
+        is_settled = False
+        while not is_settled:
+            self.session.replayer.go_on()
+            is_settled = self.session.run(self.machine.core.branches).halted != INTERRUPTED
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go to *snapshot*."""

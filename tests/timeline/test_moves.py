@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
+from goldens.make import opened
+from goldens.table import DIRECTORY
 from library import DEBIAN_SCRIPT, RecordingOf
 from straight import random_positions, straight_digest, walk
 
-from revirt.errors import UsageError
+from revirt.errors import CorruptError, UsageError
 from revirt.image import guests
 from revirt.log.events import Kind
 from revirt.machine.config import ClockMode
 from revirt.position import Position
 from revirt.recording import Recording
 from revirt.recording.ring import RingLimits
-from revirt.timeline import Timeline
+from revirt.timeline import Timeline, snapshots
 from revirt.timeline.conditions import StopReason
+from revirt.timeline.timeline import MOST_MARKS
 
+GOLDEN = Path(__file__).parents[2] / DIRECTORY
 BUNDLED = [guest.name for guest in guests() if guest.recipe is None]
 
 
@@ -202,6 +207,89 @@ def test_debian_is_the_same_whichever_way_one_comes(place: Position, recording_o
     timeline.seek(place)
 
     assert timeline.machine.digest() == expected
+
+
+# -- what went wrong once --------------------------------------------------------------------------------------
+
+
+def test_what_comes_behind_a_checkpoint_on_its_branch_has_come() -> None:
+    """Seen: where a checkpoint of the recording was loaded, the events behind it were still to come."""
+    with opened(GOLDEN / "sealed.revirt") as recording:
+        info = recording.checkpoints[1]
+        events = list(recording.events(info.event + 1))
+        assert events[0].branches == info.branches
+
+        timeline = Timeline(recording)
+        timeline.seek(Position(info.branches))
+
+        assert timeline.events[timeline.next_event].branches > info.branches
+        assert timeline.machine.digest() == straight_digest(recording, timeline.position)
+
+
+def test_a_cut_ends_where_it_was_cut() -> None:
+    with opened(GOLDEN / "cut.revirt") as recording:
+        assert recording.manifest.cut_at is not None
+        timeline = Timeline(recording)
+
+        end = timeline.seek_end()
+
+        assert end == timeline.end == Position(recording.manifest.cut_at)
+        assert end.branches > timeline.events[timeline.events.end - 1].branches
+        assert timeline.machine.digest() == straight_digest(recording, end)
+
+
+def test_there_is_an_end_to_marks(recording_of: RecordingOf) -> None:
+    timeline = Timeline(recording_of("hello"))
+    for _ in range(MOST_MARKS):
+        timeline.checkpoint()
+
+    with pytest.raises(UsageError, match="there are 1000 checkpoints already"):
+        timeline.checkpoint()
+
+    timeline.delete_checkpoint(7)
+    assert timeline.checkpoint() == MOST_MARKS + 1
+
+
+def test_memory_stays_within_its_budget(recording_of: RecordingOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen: every step forwards left the pages behind that it had changed."""
+    budget = 64 << 10
+    monkeypatch.setattr(snapshots, "BUDGET", budget)
+    recording = recording_of("race", "host", until=Position(30_000))
+    timeline = Timeline(recording)
+    marks: list[int] = []
+
+    for _ in range(60):
+        timeline.step(40)
+        timeline.seek(Position(timeline.position.branches + 50))
+        marks.append(timeline.checkpoint())
+        assert timeline.snapshots_size <= budget * 5 // 4 + (64 << 10)
+
+    # Marks whose memory was let go of are still there.
+    for mark in (marks[0], marks[-1]):
+        place = timeline.restart(mark)
+        assert timeline.machine.digest() == straight_digest(recording, place)
+
+
+def test_what_is_damaged_leaves_the_machine_where_it_was(recording_of: RecordingOf, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    options = {"until": Position(30_000), "checkpoint_every": 5_000}
+    shutil.copytree(recording_of("race", "virtual", **options).path, copy)
+    recording = Recording.open(copy)
+    info = recording.checkpoints[3]
+    timeline = Timeline(recording)
+    timeline.seek(Position(100))
+    here = timeline.step(3).position
+    digest = timeline.machine.digest()
+    file = recording.checkpoint_path(info.number)
+    file.write_bytes(file.read_bytes()[:-1])
+
+    for _ in range(2):
+        with pytest.raises(CorruptError):
+            timeline.seek(Position(info.branches + 10))
+
+        assert timeline.position == here
+        assert timeline.machine.digest() == digest
+    assert timeline.seek(Position(info.branches - 10))
 
 
 def _contents(recording: Recording) -> dict[Path, bytes]:

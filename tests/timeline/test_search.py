@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 from library import DEBIAN_SCRIPT, RecordingOf
 from straight import Place, straight_digest, walk
+from walking.straight import straight
 
 from revirt.errors import UsageError
 from revirt.log.events import Kind
@@ -157,6 +158,111 @@ def test_a_search_can_be_interrupted_from_another_thread(recording_of: Recording
     assert timeline.position == stopped.position < timeline.end
     assert timeline.machine.digest() == straight_digest(recording, stopped.position)
     assert timeline.run((), Position(stopped.position.branches + 9)).reason is StopReason.UNTIL
+
+
+def test_a_search_does_not_end_on_the_wrong_side_of_where_it_begins(recording_of: RecordingOf) -> None:
+    """Seen: a search back to somewhere ahead went ahead."""
+    timeline = Timeline(recording_of("timer", "virtual"))
+    here = timeline.seek(Position(5_000))
+
+    for search, other in ((timeline.run, Position(4_000)), (timeline.run_back, Position(6_000))):
+        stopped = search((Execute(0xDEAD_0000),), other)
+
+        assert (stopped.reason, stopped.position) == (StopReason.UNTIL, here)
+
+
+def test_a_search_from_behind_the_last_branch_stays_there(recording_of: RecordingOf) -> None:
+    timeline = Timeline(recording_of("timer", "virtual", until=Position(30_000)))
+    timeline.seek_end()
+    here = timeline.step(2).position
+    assert here > timeline.end
+
+    stopped = timeline.run((Execute(0xDEAD_0000),))
+
+    assert (stopped.reason, stopped.position) == (StopReason.END, here)
+
+
+@pytest.mark.parametrize("until", [Position(7_000, 10_000), Position(4_000, 10_000)])
+def test_a_search_to_where_nothing_is_leaves_the_machine_where_it_was(
+    until: Position, recording_of: RecordingOf
+) -> None:
+    timeline = Timeline(recording_of("timer", "virtual"))
+    here = timeline.seek(Position(5_000, 1))
+    digest = timeline.machine.digest()
+    search = timeline.run if until > here else timeline.run_back
+
+    with pytest.raises(UsageError, match="there is no position"):
+        search((Execute(0xDEAD_0000),), until)
+
+    assert timeline.position == here
+    assert timeline.machine.digest() == digest
+
+
+@pytest.mark.parametrize(
+    ("conditions", "problem"),
+    [
+        ([Execute(address) for address in range(1025)], "at most 1024 instructions"),
+        ([Write(4096 * page, 8, physical=True) for page in range(65)], "at most 64 ranges"),
+        ([Read(0x1000 * each, 60_000, physical=True) for each in (1, 100)], "at most 65536 bytes"),
+        ([Access(0x1000, 1 << 60, physical=True)], "bytes at 0x1000 cannot be watched"),
+        ([Write(0x1000, 0, physical=True)], "0 bytes at 0x1000 cannot be watched"),
+        ([Write(-8, 8, physical=True)], "8 bytes at -0x8 cannot be watched"),
+        ([Read(1 << 60, 8, physical=True)], "below 2\\*\\*52"),
+        ([Execute(1 << 64)], "has 64 bits"),
+    ],
+)
+def test_what_is_too_much_to_watch_is_refused(
+    conditions: list[Condition], problem: str, recording_of: RecordingOf
+) -> None:
+    timeline = Timeline(recording_of("timer", "virtual"))
+    here = timeline.seek(Position(5_000, 1))
+
+    for search in (timeline.run, timeline.run_back):
+        with pytest.raises(UsageError, match=problem):
+            search(conditions)
+
+        assert timeline.position == here
+
+
+def test_an_interrupt_does_not_end_a_search_that_begins_later(recording_of: RecordingOf) -> None:
+    timeline = Timeline(recording_of("hello"))
+
+    timeline.interrupt()
+
+    assert timeline.run((Execute(0xDEAD_0000),)).reason is StopReason.END
+
+
+def test_everything_has_arrived_wherever_interrupts_come(recording_of: RecordingOf) -> None:
+    """Seen: with a second one right behind the first, what arrives at that place was left out."""
+    recording = recording_of("timer", "host", until=Position(200_000))
+    timeline = Timeline(recording)
+    chance = random.Random(10)
+    is_over = threading.Event()
+
+    def interrupt() -> None:
+        while not is_over.is_set():
+            timeline.interrupt()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        stops = []
+        for _ in range(25):
+            timeline.seek(Position(chance.randrange(200_000)))
+            stops.append((timeline.position, timeline.machine.digest()))
+            timeline.run((Execute(0xDEAD_0000),))
+            stops.append((timeline.position, timeline.machine.digest()))
+            timeline.step(3)
+            stops.append((timeline.position, timeline.machine.digest()))
+    finally:
+        is_over.set()
+        thread.join()
+
+    expected = straight(recording, (position for position, _ in stops))
+    for position, digest in stops:
+        found = expected[position]
+        assert found is not None
+        assert found.digest == digest
 
 
 def test_who_wrote_a_word_last_is_found_in_debian(recording_of: RecordingOf) -> None:
