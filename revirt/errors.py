@@ -11,6 +11,7 @@
     ├── RecordingError        a recording on disk                               exit 4
     │   ├── RecordingExistsError  it would be overwritten
     │   ├── NoRecordingError      there is none
+    │   ├── EvictedError          a circular one, being recorded, has let go of it
     │   ├── CorruptError          bytes are not what was written: file, offset
     │   ├── FormatVersionError    written by a newer revirt
     │   └── SealError             a signature, a proof or a certificate does not hold
@@ -109,6 +110,10 @@ class NoRecordingError(RecordingError):
     ) -> None:
         super().__init__(f"{path} {problem}", hint=hint)
         self.path = path
+
+
+class EvictedError(RecordingError):
+    """What was to be read of a circular recording has been let go of by its recorder since it was opened."""
 
 
 class CorruptError(RecordingError):

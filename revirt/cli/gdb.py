@@ -13,14 +13,17 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
 from revirt.cli.signals import OrderlyStop
-from revirt.errors import HostError, UsageError
+from revirt.errors import EvictedError, HostError, UsageError
 from revirt.gdb import COMMANDS, Architecture, Server, Stub, find_symbols, gdb_command
 from revirt.recording import Recording, resolve
 from revirt.render import printable
 from revirt.timeline import Timeline
 
+_PATIENCE = 10
+"""How often a circular recording is opened again because its recorder let go of something meanwhile."""
 _ARCHITECTURES = {"amd64": Architecture.AMD64, "i386": Architecture.I386, "i8086": Architecture.I8086}
 
 
@@ -30,30 +33,42 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             "--symbols is for the gdb that --launch starts", hint="tell your gdb: symbol-file FILE"
         )
-    recording = Recording.open(resolve(arguments.recording))
-    return _launch(recording, arguments) if arguments.launch else _serve(recording, arguments)
+    timeline = _timeline(resolve(arguments.recording))
+    if arguments.at is not None:
+        timeline.seek(arguments.at)
+    return _launch(timeline, arguments) if arguments.launch else _serve(timeline, arguments)
 
 
-def _serve(recording: Recording, arguments: argparse.Namespace) -> int:
+def _timeline(path: Path) -> Timeline:
+    """Return a timeline of the recording in *path*; of a circular one its recorder may just let go of the beginning."""
+    for _ in range(_PATIENCE):
+        try:
+            return Timeline(Recording.open(path))
+        except EvictedError:
+            continue
+    return Timeline(Recording.open(path))
+
+
+def _serve(timeline: Timeline, arguments: argparse.Namespace) -> int:
     """Serve until a signal comes."""
     with (
         _listening(arguments) as (listener, address),
-        _server(recording, arguments, listener, _tell) as server,
+        _server(timeline, arguments, listener, _tell) as server,
         OrderlyStop() as stop,
     ):
         stop.arm(lambda _reason: server.stop())
-        _announce(recording, address)
+        _announce(timeline.recording, address)
         server.serve()
     return stop.exit_status or 0
 
 
-def _launch(recording: Recording, arguments: argparse.Namespace) -> int:
+def _launch(timeline: Timeline, arguments: argparse.Namespace) -> int:
     """Start gdb on this terminal, and serve it until it ends; return its exit status."""
     with tempfile.TemporaryDirectory(prefix="revirt-") as directory, ExitStack() as stack:
         path = os.path.join(directory, "gdb")
-        command = gdb_command(path, arguments.symbols or find_symbols(recording))
+        command = gdb_command(path, arguments.symbols or find_symbols(timeline.recording))
         listener = stack.enter_context(_unix_listener(path))
-        server = stack.enter_context(_server(recording, arguments, listener))
+        server = stack.enter_context(_server(timeline, arguments, listener))
         # Ctrl-C is for gdb, which has the terminal; a handler, unlike SIG_IGN, is not passed on to it.
         saved = signal.signal(signal.SIGINT, lambda *_: None)
         stack.callback(signal.signal, signal.SIGINT, saved)
@@ -65,15 +80,12 @@ def _launch(recording: Recording, arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _server(
-    recording: Recording,
+    timeline: Timeline,
     arguments: argparse.Namespace,
     listener: socket.socket,
     on_change: Callable[[bool], None] = lambda _: None,
 ) -> Iterator[Server]:
-    """Open the timeline of *recording*, and a server of it."""
-    timeline = Timeline(recording)
-    if arguments.at is not None:
-        timeline.seek(arguments.at)
+    """Open a server of *timeline*."""
     architecture = _ARCHITECTURES.get(arguments.arch)
     with closing(
         Server(listener, timeline, lambda: Stub(timeline, architecture=architecture), on_change)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from revirt.checkpoint import CheckpointInfo, CheckpointReader, LoadedCheckpoint
 from revirt.checkpoint.format import checkpoint_name
-from revirt.errors import CorruptError, NoRecordingError, RecordingError
+from revirt.errors import CorruptError, EvictedError, NoRecordingError
 from revirt.log.events import Event
 from revirt.log.reader import LogReader, Start
 from revirt.log.segment import Segment
@@ -188,7 +188,7 @@ class Recording:
     def reading(self) -> Iterator[None]:
         """Tell damage from what the recorder of a circular recording has let go of since this was opened.
 
-        For the latter what is read in the block raises RecordingError; the pages of a loaded checkpoint want it, too.
+        For the latter what is read in the block raises EvictedError; the pages of a loaded checkpoint want it, too.
         """
         try:
             yield
@@ -198,7 +198,7 @@ class Recording:
             now = Manifest.read(self.path / NAME).start
             if now == self.manifest.start:
                 raise
-            raise RecordingError(
+            raise EvictedError(
                 f"{self.path.name} is being recorded, and what was to be read next was evicted",
                 hint=f"the oldest checkpoint left is {now.checkpoint}, at {now.branches}:0",
             ) from error

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from fuzzing import FuzzError, batches, files, forgery, targets, texts
+from fuzzing import FuzzError, batches, files, forgery, packets, streams, targets, texts
 from fuzzing.changes import changer
 from fuzzing.files import KINDS
 from fuzzing.recordings import make_samples
@@ -24,10 +24,13 @@ from hypothesis import strategies as st
 
 from revirt.checkpoint.format import CHECKPOINT_FRAME, PAGES_FRAME
 from revirt.errors import CorruptError, FormatVersionError, KeyFileError
+from revirt.gdb import Stub
+from revirt.gdb.packets import Decoder, Packet
 from revirt.log import segment
 from revirt.log.frame import Frame
-from revirt.recording import Manifest
+from revirt.recording import Manifest, Recording
 from revirt.seal import keys
+from revirt.timeline import Timeline
 
 CHANCES = st.randoms(use_true_random=False)
 
@@ -196,6 +199,57 @@ def test_sound_files_are_left_as_they_are_by_making_their_checks_right(samples: 
         assert forgery.reseal(frame, data) == data
     manifest = (samples / "paging" / "manifest.json").read_bytes()
     assert texts.reseal_manifest(manifest) == manifest
+
+
+# -- packets -----------------------------------------------------------------------------------------------------------
+
+
+@given(chance=CHANCES)
+def test_a_stream_is_cut_into_pieces_and_resealed_once(chance: Random) -> None:
+    stream = streams.forge(streams.session(), chance, changer(chance))
+
+    again = streams.reseal(stream)
+
+    assert streams.reseal(again) == again
+    assert b"".join(streams.split(stream)) == stream
+
+
+def test_a_session_as_gdb_has_it_is_refused_nothing() -> None:
+    found = [each for each in Decoder().feed(streams.session()) if isinstance(each, Packet)]
+
+    assert len(found) > 15
+    assert streams.reseal(streams.session()) == streams.session()
+
+
+def write_into_the_guest(self: Stub, _rest: bytes) -> list[bytes]:
+    self._target.machine.core.ram[0x500:0x508] = b"tampered"
+    return [b"OK"]
+
+
+def give_no_answer(_self: Stub, _rest: bytes) -> list[bytes]:
+    return []
+
+
+def answer_too_much(_self: Stub, _rest: bytes) -> list[bytes]:
+    return [b"x" * 20_000]
+
+
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    [
+        (write_into_the_guest, "b'X500,8:tampered' has changed the guest"),
+        (give_no_answer, "b'X500,8:tampered' is not answered"),
+        (answer_too_much, "is answered with 20000 bytes"),
+    ],
+)
+def test_a_stub_that_does_what_it_must_not_is_told_of(
+    fault: Callable[[Stub, bytes], list[bytes]], problem: str, samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stub, "_write_binary", fault)
+    timeline = Timeline(Recording.open(samples / "hello"))
+
+    with pytest.raises(FuzzError, match=problem):
+        packets.handle(timeline, streams.session() + streams.packet(b"X500,8:tampered"), [])
 
 
 # -- guided ------------------------------------------------------------------------------------------------------------

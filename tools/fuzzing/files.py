@@ -22,6 +22,7 @@ from fuzzing.changes import changer
 from fuzzing.forgery import NotForgedError
 from fuzzing.members import Checkpoints, Manifests, Pages, Segments
 from fuzzing.pack_files import Packs
+from fuzzing.packets import Packets
 from fuzzing.recordings import SAMPLES
 from fuzzing.seals import Blocks, Envelopes, Keys, Leaves, Proofs
 from fuzzing.strange import Strange
@@ -31,6 +32,7 @@ from fuzzing.watch import Memory, Watch
 TARGETS: tuple[type[Target], ...] = (
     *(Segments, Manifests, Checkpoints, Pages, Strange, Packs),
     *(Keys, Leaves, Blocks, Envelopes, Proofs),
+    Packets,
 )
 KINDS = tuple(target.kind for target in TARGETS)
 KINDS_GUIDED = tuple(kind for kind in KINDS if kind != "strange")
