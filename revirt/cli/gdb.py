@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import shlex
 import signal
@@ -141,10 +142,10 @@ def _unix_listener(path: str) -> socket.socket:
         listener.listen()
     except OSError as error:
         listener.close()
-        raise HostError(
-            f"cannot listen at {path}: {error.strerror or error}",
-            hint="choose a new path of 100 bytes at most",
-        ) from error
+        hint = "choose a new path of 100 bytes at most"
+        if error.errno == errno.EADDRINUSE:
+            hint = "choose a new path; if nobody listens there any more, delete it"
+        raise HostError(f"cannot listen at {path}: {error.strerror or error}", hint=hint) from error
     finally:
         os.umask(mask)
     return listener

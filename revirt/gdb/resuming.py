@@ -65,13 +65,12 @@ class Resuming:
         watches = self._points.watches
         before = self._target.position
         stopped = step()
-        if not watches or stopped.position == before:
-            return stopped
-        self._target.seek(before)
-        seen = run(watches, until=stopped.position)
-        if seen.reason in (StopReason.WATCHPOINT, StopReason.INTERRUPTED):
-            return seen
-        self._target.seek(stopped.position)
+        if watches and stopped.position != before:
+            self._target.seek(before)
+            seen = run(watches, until=stopped.position)
+            if seen.reason in (StopReason.WATCHPOINT, StopReason.INTERRUPTED):
+                return seen
+            self._target.seek(stopped.position)
         return stopped
 
     def _tell(self, stopped: Stopped) -> bytes:

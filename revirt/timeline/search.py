@@ -203,7 +203,7 @@ class Searcher:
     @contextmanager
     def searching(self) -> Iterator[None]:
         """Let `interrupt` end what is done meanwhile, and leave no watches."""
-        self._walker.session.replayer.go_on()
+        self._walker.listen()
         self._walker.is_searching = True
         try:
             yield

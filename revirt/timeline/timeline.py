@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from weakref import ref
 
 from revirt.errors import UsageError
@@ -212,17 +212,20 @@ class Timeline:
         return True
 
     def step(self, count: int = 1) -> Stopped:
-        """Go *count* positions on, or to the end."""
-        for _ in range(count):
-            if not self.forward():
-                return Stopped(StopReason.END, self.position)
-        return Stopped(StopReason.STEP, self.position)
+        """Go *count* positions on, or to the end, or until there is an interrupt."""
+        return self._repeat(self.forward, count, StopReason.END)
 
     def step_back(self, count: int = 1) -> Stopped:
-        """Go *count* positions back, or to the start."""
+        """Go *count* positions back, or to the start, or until there is an interrupt."""
+        return self._repeat(self.back, count, StopReason.START)
+
+    def _repeat(self, move: Callable[[], bool], count: int, edge: StopReason) -> Stopped:
+        self._walker.listen()
         for _ in range(count):
-            if not self.back():
-                return Stopped(StopReason.START, self.position)
+            if not move():
+                return Stopped(edge, self.position)
+            if self._walker.is_interrupted:
+                return Stopped(StopReason.INTERRUPTED, self.position)
         return Stopped(StopReason.STEP, self.position)
 
     # -- searching -----------------------------------------------------------------------------------------------
@@ -293,7 +296,7 @@ class Timeline:
         return Stopped(reason_of(found.condition), self.position, found.condition, found.address)
 
     def interrupt(self) -> None:
-        """Let the search that is on end where it is; one that begins later does not notice.
+        """Let the search, or the steps, that are on end where they are; what begins later does not notice.
 
         Safe from any thread and any signal handler.
         """

@@ -37,7 +37,8 @@ class Walker:
         self.anchor: Snapshot | None = None
         """That branch, if the machine is behind it."""
         self.is_searching = False
-        """Whether what is done may be interrupted."""
+        """Whether an interrupt ends what is done."""
+        self._was_interrupted = False
         self._is_at_end = False
         if not session.machine.halted:
             self._settle()
@@ -62,6 +63,16 @@ class Walker:
             return self.snapshots.take()
         assert self.anchor is not None
         return self.anchor
+
+    def listen(self) -> None:
+        """Forget what interrupts there were."""
+        self.session.replayer.go_on()
+        self._was_interrupted = False
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether there was an interrupt since `listen`."""
+        return self._was_interrupted or self.session.replayer.is_stopping
 
     def stand_at(self, branches: int) -> None:
         """Go to taken branch number *branches*, which there is.
@@ -112,6 +123,7 @@ class Walker:
         while core.branches < branches:
             stop = self.session.run(branches)
             if stop.halted == INTERRUPTED:
+                self._was_interrupted = True
                 self._settle()
                 if self.is_searching:
                     raise InterruptedSearchError
@@ -129,6 +141,7 @@ class Walker:
         """Let all arrive that the log has for where the machine stands, however often somebody interrupts that."""
         is_settled = False
         while not is_settled:
+            self._was_interrupted |= self.session.replayer.is_stopping
             self.session.replayer.go_on()
             is_settled = self.session.run(self.machine.core.branches).halted != INTERRUPTED
 

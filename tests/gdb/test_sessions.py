@@ -12,6 +12,7 @@ import pytest
 from gdb_session import PROMPT, TIMEOUT_S, Gdb, Served, quiet_environment
 from library import COMMAND, RecordingOf
 
+from revirt.position import Position
 from revirt.recording import Recording
 
 GUESTS = Path(__file__).parents[2] / "guests"
@@ -53,6 +54,16 @@ def test_real_mode_steps_there_and_back(recording_of: RecordingOf, tmp_path: Pat
         gdb.run("reverse-stepi 2")
 
         assert gdb.pc == 0x7C01
+
+
+def test_ctrl_c_ends_many_steps(recording_of: RecordingOf, tmp_path: Path) -> None:
+    """Seen: it was lost, for each step by itself was over too soon to be interrupted."""
+    with Served(recording_of("timer"), tmp_path / "gdb") as served, Gdb(served.address) as gdb:
+        gdb.begin("stepi 100000000")
+
+        assert "SIGINT" in gdb.interrupt()
+
+        assert Position.parse(gdb.where()) > Position(0)
 
 
 # -- 32 bits -----------------------------------------------------------------------------------------------------

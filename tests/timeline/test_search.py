@@ -232,6 +232,21 @@ def test_an_interrupt_does_not_end_a_search_that_begins_later(recording_of: Reco
     assert timeline.run((Execute(0xDEAD_0000),)).reason is StopReason.END
 
 
+def test_steps_can_be_interrupted_too(recording_of: RecordingOf) -> None:
+    """Seen: Ctrl-C while gdb steps over a long loop was lost, for each of its steps was short."""
+    timeline = Timeline(recording_of("timer", "virtual"))
+    for step in (timeline.step, timeline.step_back):
+        timeline.seek(Position(5_000))
+        timer = threading.Timer(0.1, timeline.interrupt)
+        timer.start()
+
+        stopped = step(10**9)
+        timer.join()
+
+        assert (stopped.reason, stopped.position) == (StopReason.INTERRUPTED, timeline.position)
+        assert step(1).reason is StopReason.STEP
+
+
 def test_everything_has_arrived_wherever_interrupts_come(recording_of: RecordingOf) -> None:
     """Seen: with a second one right behind the first, what arrives at that place was left out."""
     recording = recording_of("timer", "host", until=Position(200_000))
