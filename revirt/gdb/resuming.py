@@ -9,6 +9,7 @@ Stop replies: GDB manual, "Stop Reply Packets".  A signal number, then what happ
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from revirt.gdb.points import Points
@@ -35,6 +36,14 @@ class Resuming:
         self._points = points
         self.names_breakpoints = False
         self.warned_of: Architecture | None = None
+        self._break = threading.Event()
+
+    def interrupt(self) -> None:
+        """Have the step that is on, or the next one, end many of them.  Safe from any thread.
+
+        A client that takes many looks at the guest behind each, and that is when most breaks come.
+        """
+        self._break.set()
 
     def here(self) -> bytes:
         """Return the stop reply of a CPU that simply stands."""
@@ -42,11 +51,11 @@ class Resuming:
 
     def run(self) -> bytes:
         """Run on to the next point, or the end."""
-        return self._tell(self._target.run(self._points.all))
+        return self._search(self._target.run)
 
     def run_back(self) -> bytes:
         """Run back to the point before, or the start."""
-        return self._tell(self._target.run_back(self._points.all))
+        return self._search(self._target.run_back)
 
     def step(self) -> bytes:
         """Execute an instruction."""
@@ -54,11 +63,22 @@ class Resuming:
         stopped = self._step(self._target.step, self._target.run)
         if (before, stopped.position) == _ENTERED:
             stopped = self._step(self._target.step, self._target.run)
-        return self._tell(stopped)
+        return self._tell_step(stopped)
 
     def step_back(self) -> bytes:
         """Go back by an instruction."""
-        return self._tell(self._step(self._target.step_back, self._target.run_back))
+        return self._tell_step(self._step(self._target.step_back, self._target.run_back))
+
+    def _search(self, run: Callable[..., Stopped]) -> bytes:
+        # What ends a search is `Target.interrupt`; and a break before it was not for it.
+        stopped = run(self._points.all)
+        self._break.clear()
+        return self._tell(stopped)
+
+    def _tell_step(self, stopped: Stopped) -> bytes:
+        has_break = self._break.is_set()
+        self._break.clear()
+        return _reply(_SIGINT) if has_break and stopped.reason is StopReason.STEP else self._tell(stopped)
 
     def _step(self, step: Callable[[], Stopped], run: Callable[..., Stopped]) -> Stopped:
         """Take a step; if it accesses watched memory, say so, as a search would."""

@@ -55,9 +55,8 @@ class Server:
             if client is not None:
                 self._on_change(True)
                 with client:
-                    _Connection(client, self._listener, self._wake_read, self._target).answer(
-                        self._make_stub()
-                    )
+                    stub = self._make_stub()
+                    _Connection(client, self._listener, self._wake_read, self._target, stub).answer()
                 self._on_change(False)
 
     def stop(self) -> None:
@@ -85,11 +84,14 @@ class Server:
 class _Connection:
     """One client: a thread that reads, and `answer` on the thread that owns the timeline."""
 
-    def __init__(self, client: socket.socket, listener: socket.socket, wake_fd: int, target: Target) -> None:
+    def __init__(
+        self, client: socket.socket, listener: socket.socket, wake_fd: int, target: Target, stub: Stub
+    ) -> None:
         self._client = client
         self._listener = listener
         self._wake_fd = wake_fd
         self._target = target
+        self._stub = stub
         self._packets: queue.Queue[Packet | Garbled | None] = queue.Queue()
         self._sending = threading.Lock()
         self._last = b""
@@ -101,13 +103,13 @@ class _Connection:
         self._done_read, self._done_write = os.pipe2(os.O_CLOEXEC)
         client.settimeout(_SEND_TIMEOUT_S)
 
-    def answer(self, stub: Stub) -> None:
+    def answer(self) -> None:
         """Answer the client until it leaves or the server is to stop."""
         reader = threading.Thread(target=self._read, daemon=True)
         reader.start()
         try:
             while not self._is_lost.is_set() and (packet := self._packets.get()) is not None:
-                self._reply(stub, packet)
+                self._reply(packet)
                 self._finish_one()
         except Disconnect as done:
             self._is_lost.set()
@@ -117,10 +119,10 @@ class _Connection:
             reader.join()
             os.close(self._done_read)
 
-    def _reply(self, stub: Stub, packet: Packet | Garbled) -> None:
-        for reply in stub.handle(packet.payload) if isinstance(packet, Packet) else (INVALID,):
+    def _reply(self, packet: Packet | Garbled) -> None:
+        for reply in self._stub.handle(packet.payload) if isinstance(packet, Packet) else (INVALID,):
             self._send_packet(reply)
-        self._acknowledges = stub.needs_acknowledgements
+        self._acknowledges = self._stub.needs_acknowledgements
 
     def _finish_one(self) -> None:
         with self._counting:
@@ -192,7 +194,8 @@ class _Connection:
                 self._break()
 
     def _break(self) -> None:
-        """Have what is being answered end; a break that comes when nothing is comes too late."""
+        """Have what is being answered end; for a search, a break that comes when nothing is comes too late."""
+        self._stub.interrupt()
         with self._counting:
             if self._unanswered:
                 self._wants_break.set()

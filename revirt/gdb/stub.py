@@ -102,6 +102,10 @@ class Stub:
         except RevirtError as error:
             return [error_reply(error)]
 
+    def interrupt(self) -> None:
+        """Take note of a break of the client's, for the sake of steps.  Safe from any thread."""
+        self._resuming.interrupt()
+
     # -- registers and memory ----------------------------------------------------------------------------------
 
     def _suitable(self) -> Architecture:

@@ -56,7 +56,8 @@ class Watch:
         self.reads: list[tuple[int, int]] = []
         self._of_code: dict[int, Condition] = {}
         self._of_memory: list[tuple[int, int, int, int, Condition]] = []
-        for condition in conditions:
+        # What is watched twice would be noted twice, or not, depending on how the guest is run.
+        for condition in dict.fromkeys(conditions):
             match condition:
                 case Execute(address):
                     self.code.append(address)

@@ -108,6 +108,17 @@ def test_a_break_when_nothing_runs_does_not_end_the_next_search(
     assert timeline.at == 5
 
 
+def test_a_break_between_two_steps_ends_the_second(connect: Connect, timeline: FakeTimeline) -> None:
+    """Seen: gdb sends the break of a Ctrl-C during "stepi 1000" mostly while it looks at what a step came to."""
+    client = connect()
+    assert client.ask(b"s") == b"T05thread:1;"
+    client.socket.sendall(b"\x03")
+    client.ask(b"g")
+
+    assert client.ask(b"s") == b"T02thread:1;"
+    assert client.ask(b"s") == b"T05thread:1;"
+
+
 def test_another_client_finds_the_timeline_where_the_one_before_left_it(
     connect: Connect, timeline: FakeTimeline
 ) -> None:

@@ -6,8 +6,11 @@ import itertools
 import random
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from goldens.make import opened
+from goldens.table import DIRECTORY
 from library import DEBIAN_SCRIPT, RecordingOf
 from straight import Place, straight_digest, walk
 from walking.straight import straight
@@ -222,6 +225,19 @@ def test_what_is_too_much_to_watch_is_refused(
             search(conditions)
 
         assert timeline.position == here
+
+
+def test_a_condition_given_twice_is_one() -> None:
+    """Seen: where a line ends with HLT, an instruction before it was found behind it."""
+    with opened(Path(__file__).parents[2] / DIRECTORY / "idle.revirt") as recording:
+        timeline = Timeline(recording)
+        timeline.seek(Position(211, 6))
+        passed = timeline.machine.core.pc
+        timeline.step(2)
+
+        stopped = timeline.run((Execute(passed), Execute(passed)))
+
+        assert (timeline.machine.core.pc, stopped.position) == (passed, Position(215, 6))
 
 
 def test_an_interrupt_does_not_end_a_search_that_begins_later(recording_of: RecordingOf) -> None:
