@@ -28,6 +28,7 @@ from revirt.timeline import Timeline
 _LAST_WORDS = b"#00#00" + packet(b"qC")
 """Ends any packet that has begun, and asks something that is answered."""
 _LAST_ANSWER = encode(b"QC1")
+_PATIENCE_S = 10 * SECONDS
 _HARMLESS = (b"Z", b"z")
 """Packets behind which the guest is not looked at: they come by the thousand."""
 
@@ -38,6 +39,8 @@ class Packets(Target):
     kind = "packets"
     acts = ("serve", "serve", "serve", "compare")
     acting = 0.4
+    patience = _PATIENCE_S / SECONDS
+    """There may be hundreds of searches in a stream."""
 
     def __init__(self, scene: Scene, watch: Watch, commands: Commands) -> None:
         super().__init__(scene, watch, commands)
@@ -83,7 +86,7 @@ class Packets(Target):
         """Send *data* to a server of *timeline*, in pieces; then another client has to be answered."""
         rng = Random(zlib.crc32(data))
         with socket.create_server(("127.0.0.1", 0)) as listener, _serving(listener, timeline) as address:
-            with socket.create_connection(address, SECONDS) as client, self.reading(refused):
+            with socket.create_connection(address, _PATIENCE_S) as client, self.reading(refused):
                 _talk(client, data, rng)
             _expect_answer(address)
 
@@ -106,7 +109,7 @@ def _serving(listener: socket.socket, timeline: Timeline) -> Iterator[tuple[str,
         yield listener.getsockname()
     finally:
         server.stop()
-        thread.join(SECONDS)
+        thread.join(_PATIENCE_S)
         if thread.is_alive():
             raise FuzzError("the server does not end")
         server.close()
@@ -141,9 +144,9 @@ def _talk(client: socket.socket, data: bytes, rng: Random) -> None:
 
 def _expect_answer(address: tuple[str, int]) -> None:
     """Raise FuzzError if a new client is not answered: one that comes before the last has left is turned away."""
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + _PATIENCE_S
     while time.monotonic() < end:
-        with suppress(ConnectionError), socket.create_connection(address, SECONDS) as client:
+        with suppress(ConnectionError), socket.create_connection(address, _PATIENCE_S) as client:
             client.sendall(packet(b"qC"))
             answer = b""
             while not answer.endswith(_LAST_ANSWER) and (part := client.recv(1000)):

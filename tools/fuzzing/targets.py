@@ -35,6 +35,8 @@ class Target(ABC):
     """Names of what `run` can do with a file, besides reading it."""
     acting = 0.25
     """Which part of the cases do: commands take ten times as long as reading."""
+    patience = 1.0
+    """How many times `SECONDS` a case may take."""
 
     def __init__(self, scene: Scene, watch: Watch, _commands: Commands) -> None:
         self.scene = scene
@@ -63,7 +65,7 @@ class Target(ABC):
     @contextmanager
     def reading(self, refused: list[RevirtError], *, may_write: bool = False) -> Iterator[None]:
         """Watch the block; a RevirtError in it goes to *refused*."""
-        with self.watch.over(may_write=may_write, seconds=SECONDS):
+        with self.watch.over(may_write=may_write, seconds=SECONDS * self.patience):
             try:
                 yield
             except RevirtError as error:
