@@ -21,7 +21,7 @@ from revirt.core import STOP_HALT, WATCH_EXECUTE, WATCH_MAYBE, WATCH_READ, WATCH
 from revirt.errors import UsageError
 from revirt.position import Position
 from revirt.timeline.conditions import Access, Condition, EventKind, Execute, Read, StopReason, Write
-from revirt.timeline.walker import APART, ENDLESS, Walker
+from revirt.timeline.walker import APART, ENDLESS, InterruptedSearchError, Walker
 
 PAGE_SIZE = 4096
 MOST_BYTES = 1 << 16
@@ -174,11 +174,18 @@ class Searcher:
         """Return all hits on the line that begins at *branches*, in order."""
         self._walker.stand_at(branches)
         core = self._walker.machine.core
-        is_interrupted = self._walker.session.replayer.is_interrupted_at(self._walker.machine.moment())
+        machine = self._walker.machine
+        has_no_steps = (
+            self._walker.session.replayer.is_interrupted_at(machine.moment()) or machine.ended is not None
+        )
         self._walker.anchor = self._walker.snapshots.take()
         self._watch(watch, stops=False)
         first = core.instructions
-        stop = STOP_HALT if is_interrupted else core.step(ENDLESS, branches + 1)
+        try:
+            stop = STOP_HALT if has_no_steps else self._walker.step_core(ENDLESS, branches + 1)
+        except InterruptedSearchError:
+            self._walker.return_to_anchor()
+            raise
         done = core.instructions - first
         # An instruction that has begun is counted.
         noted = [(each, max(0, each[2] - first - 1)) for each in core.take_hits()]

@@ -16,6 +16,7 @@ from weakref import WeakSet
 
 from revirt.checkpoint.format import PAGE_SIZE
 from revirt.log.chain import Chain
+from revirt.machine.machine import Ended
 from revirt.recording import CheckpointInfo, Recording
 from revirt.replay.replayer import Place
 from revirt.replay.session import ReplaySession
@@ -30,12 +31,16 @@ _PER_DISTANCE = 2
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Snapshot:
-    """A moment at a taken branch, with all that arrived there; ``branches`` is which."""
+    """A moment at a taken branch, with all that arrived there; ``branches`` is which.
+
+    ``ended`` says how the guest ended there, if it did: the state does not.
+    """
 
     branches: int
     state: bytes
     page_map: array[int]
     place: Place
+    ended: Ended | None
 
 
 class Snapshots:
@@ -56,7 +61,11 @@ class Snapshots:
         """Return a snapshot of where the session stands, which is on a taken branch."""
         machine = self._session.machine
         snapshot = Snapshot(
-            machine.core.branches, machine.save(), self._memory.take(), self._session.replayer.place
+            machine.core.branches,
+            machine.save(),
+            self._memory.take(),
+            self._session.replayer.place,
+            machine.ended,
         )
         self._alive.add(snapshot)
         if self.size > self._limit:
@@ -72,6 +81,7 @@ class Snapshots:
         """Bring the session to *snapshot*."""
         self._memory.restore(snapshot.page_map)
         self._session.machine.restore(snapshot.state)
+        self._session.machine.ended = snapshot.ended
         self._session.replayer.seek(snapshot.place)
 
     def nearest(self, branches: int) -> Snapshot | CheckpointInfo:

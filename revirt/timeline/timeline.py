@@ -220,12 +220,15 @@ class Timeline:
         return self._repeat(self.back, count, StopReason.START)
 
     def _repeat(self, move: Callable[[], bool], count: int, edge: StopReason) -> Stopped:
-        self._walker.listen()
-        for _ in range(count):
-            if not move():
-                return Stopped(edge, self.position)
-            if self._walker.is_interrupted:
-                return Stopped(StopReason.INTERRUPTED, self.position)
+        try:
+            with self._searcher.searching():
+                for _ in range(count):
+                    if not move():
+                        return Stopped(edge, self.position)
+                    if self._walker.is_interrupted:
+                        return Stopped(StopReason.INTERRUPTED, self.position)
+        except InterruptedSearchError:
+            return Stopped(StopReason.INTERRUPTED, self.position)
         return Stopped(StopReason.STEP, self.position)
 
     # -- searching -----------------------------------------------------------------------------------------------

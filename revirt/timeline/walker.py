@@ -18,6 +18,8 @@ ENDLESS: Final = 1 << 62
 """More positions than a line has."""
 INTERRUPTED = "interrupted"
 """Why a replay halts that is asked to end a search."""
+_STEPS_AT_ONCE = 50_000
+"""Instructions of a line between two looks at whether a search is to end."""
 _RUNGS = tuple(1 << bits for bits in range(24, 9, -2))
 """How far before where it goes snapshots are left, in branches, for what is likely next: steps back."""
 
@@ -166,8 +168,12 @@ class Walker:
                 return 0
             self.anchor = self.snapshots.take()
         before = core.instructions
-        # Past the next taken branch would be off the line; there nothing would arrive that the log has.
-        stop = core.step(count, core.branches + 1)
+        try:
+            # Past the next taken branch would be off the line; there nothing would arrive that the log has.
+            stop = self.step_core(count, core.branches + 1)
+        except InterruptedSearchError:
+            self.steps += core.instructions - before
+            raise
         done = core.instructions - before
         if stop == STOP_LIMIT:
             # The last of these was the one that branches; a line may be empty, as that before a guest's first branch.
@@ -181,6 +187,18 @@ class Walker:
         self.steps += done
         self._is_at_end = stop != STOP_STEPS
         return done
+
+    def step_core(self, count: int, limit: int) -> int:
+        """Do as `Core.step` does.  Raises InterruptedSearchError if somebody wants a search to end."""
+        core = self.machine.core
+        while True:
+            before = core.instructions
+            stop = core.step(min(count, _STEPS_AT_ONCE), limit)
+            count -= core.instructions - before
+            if stop != STOP_STEPS or count <= 0:
+                return stop
+            if self.is_searching and self.is_interrupted:
+                raise InterruptedSearchError
 
 
 def _begin(start: Snapshot | CheckpointInfo) -> int:

@@ -19,7 +19,7 @@ from revirt.machine.config import ClockMode
 from revirt.position import Position
 from revirt.recording import Recording
 from revirt.recording.ring import RingLimits
-from revirt.timeline import Timeline, snapshots
+from revirt.timeline import Stopped, Timeline, Write, snapshots
 from revirt.timeline.conditions import StopReason
 from revirt.timeline.timeline import MOST_MARKS
 
@@ -236,6 +236,21 @@ def test_a_cut_ends_where_it_was_cut() -> None:
         assert end == timeline.end == Position(recording.manifest.cut_at)
         assert end.branches > timeline.events[timeline.events.end - 1].branches
         assert timeline.machine.digest() == straight_digest(recording, end)
+
+
+def test_a_guest_that_ended_has_nothing_behind_that() -> None:
+    """Seen: a machine that came back to where its guest had reset it went on from there."""
+    with opened(GOLDEN / "devices-virtual") as recording:
+        timeline = Timeline(recording)
+        end = timeline.seek_end()
+        assert timeline.step().reason is StopReason.END
+
+        assert timeline.run([Write(10, 1, physical=True)]).reason is StopReason.END
+
+        assert timeline.step() == Stopped(StopReason.END, end)
+        for _ in range(2):
+            with pytest.raises(UsageError, match="0 instructions follow"):
+                timeline.seek(Position(end.branches, 1))
 
 
 def test_there_is_an_end_to_marks(recording_of: RecordingOf) -> None:
