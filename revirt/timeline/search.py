@@ -107,7 +107,10 @@ class Watch:
 
 
 class Searcher:
-    """Finds hits on the way of *walker*, whose recording ends at branch *end*; it is left anywhere."""
+    """Finds hits on the way of *walker*, whose recording ends at branch *end*; it is left anywhere.
+
+    Raises UsageError for more than the core can watch.
+    """
 
     def __init__(self, walker: Walker, start: int, end: int) -> None:
         self._walker = walker
@@ -178,7 +181,7 @@ class Searcher:
         has_no_steps = (
             self._walker.session.replayer.is_interrupted_at(machine.moment()) or machine.ended is not None
         )
-        self._walker.anchor = self._walker.snapshots.take()
+        self._walker.anchor = self._walker.begin
         self._watch(watch, stops=False)
         first = core.instructions
         try:
@@ -199,15 +202,6 @@ class Searcher:
         hits = (watch.hit(each, steps) for each, steps in noted if each[1] == branches)
         return [hit for hit in hits if hit is not None]
 
-    def check(self, watch: Watch) -> None:
-        """Raise UsageError if *watch* is more than the core can watch."""
-        try:
-            self._watch(watch, stops=False)
-        except ValueError as error:
-            raise UsageError(f"so much cannot be watched: {error}", hint="watch less at a time") from error
-        finally:
-            self._unwatch()
-
     @contextmanager
     def searching(self) -> Iterator[None]:
         """Let `interrupt` end what is done meanwhile, and leave no watches."""
@@ -221,7 +215,10 @@ class Searcher:
 
     def _watch(self, watch: Watch, *, stops: bool) -> None:
         core = self._walker.machine.core
-        core.set_watches(watch.code, watch.writes, watch.reads)
+        try:
+            core.set_watches(watch.code, watch.writes, watch.reads)
+        except ValueError as error:
+            raise UsageError(f"so much cannot be watched: {error}", hint="watch less at a time") from error
         core.stop_at_hits = stops
 
     def _unwatch(self) -> None:

@@ -238,7 +238,7 @@ class Timeline:
 
         Raises UsageError, and stays, for a condition that cannot be looked for, and where there is no position *until*.
         """
-        watch = self._watch(conditions)
+        watch = Watch(conditions, self.machine.core.translate)
         limit = min(until, self._last()) if until is not None else self._last()
         here = self.position
         if limit <= here:
@@ -251,6 +251,9 @@ class Timeline:
                 found = self._searcher.first_hit(watch, limit) if watch else None
         except InterruptedSearchError:
             return Stopped(StopReason.INTERRUPTED, self.position)
+        except UsageError:
+            self.seek(here)
+            raise
         if event is not None:
             place = self._place_of(event)
             if (found is None or place <= found.position) and (until is None or place < until):
@@ -273,7 +276,7 @@ class Timeline:
 
         Raises as `run`.
         """
-        watch = self._watch(conditions)
+        watch = Watch(conditions, self.machine.core.translate)
         here = self.position
         limit = max(until, self.start) if until is not None else self.start
         if limit >= here:
@@ -286,6 +289,9 @@ class Timeline:
                 found = self._searcher.last_hit(watch, here, limit) if watch else None
         except InterruptedSearchError:
             return Stopped(StopReason.INTERRUPTED, self.position)
+        except UsageError:
+            self.seek(here)
+            raise
         if event is not None:
             place = self._place_of(event)
             if (found is None or found.position < place) and (until is None or until <= place):
@@ -329,11 +335,6 @@ class Timeline:
         return bytes(found)
 
     # -- details of searching ---------------------------------------------------------------------------------------
-
-    def _watch(self, conditions: Sequence[Condition]) -> Watch:
-        watch = Watch(conditions, self.machine.core.translate)
-        self._searcher.check(watch)
-        return watch
 
     def _arrive(self, limit: Position, here: Position) -> None:
         """Go to *limit*, where a search ends that began *here*; raises UsageError if there is no such position."""

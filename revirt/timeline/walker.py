@@ -37,7 +37,7 @@ class Walker:
         self.steps = 0
         """Instructions behind the branch where the machine was last."""
         self.anchor: Snapshot | None = None
-        """That branch, if the machine is behind it."""
+        """That branch, if the machine is behind it, or where it last was."""
         self.is_searching = False
         """Whether an interrupt ends what is done."""
         self._was_interrupted = False
@@ -61,7 +61,7 @@ class Walker:
     @property
     def begin(self) -> Snapshot:
         """The snapshot of the branch behind which the machine stands, taken if there is none."""
-        if not self.steps:
+        if not self.steps and (self.anchor is None or self.anchor.branches != self.machine.core.branches):
             return self.snapshots.take()
         assert self.anchor is not None
         return self.anchor
@@ -166,7 +166,7 @@ class Walker:
             moment = self.machine.moment()
             if self.session.replayer.is_interrupted_at(moment) or self.machine.ended is not None:
                 return 0
-            self.anchor = self.snapshots.take()
+            self.anchor = self.begin
         before = core.instructions
         try:
             # Past the next taken branch would be off the line; there nothing would arrive that the log has.
