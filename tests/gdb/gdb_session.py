@@ -17,6 +17,7 @@ from revirt.gdb import COMMANDS
 from revirt.recording import Recording
 
 TIMEOUT_S = 240
+_PATIENCE_S = 30
 PROMPT = "(gdb) "
 
 
@@ -84,10 +85,14 @@ class Gdb:
 
     def interrupt(self) -> str:
         """Type Ctrl-C; return what gdb says."""
-        # It says "Continuing." before it lets the guest go on, and what is typed in between it sends too early.
-        time.sleep(0.3)
-        self._child.sendintr()
-        return self._await_prompt()
+        # It says "Continuing." before it lets the guest go on, and what is typed in between it sends too early: then
+        # nothing comes of it.
+        for _ in range(TIMEOUT_S // _PATIENCE_S):
+            time.sleep(0.3)
+            self._child.sendintr()
+            if self._child.expect_exact([PROMPT, pexpect.TIMEOUT], timeout=_PATIENCE_S) == 0:
+                return self._said()
+        raise AssertionError("gdb does not hear Ctrl-C")
 
     def value(self, expression: str) -> int:
         """Return the value of *expression* as a number."""
@@ -105,6 +110,9 @@ class Gdb:
 
     def _await_prompt(self) -> str:
         self._child.expect_exact(PROMPT)
+        return self._said()
+
+    def _said(self) -> str:
         return str(self._child.before).replace("\r\n", "\n")
 
     def __enter__(self) -> Self:
