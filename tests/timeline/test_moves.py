@@ -196,7 +196,10 @@ def test_nothing_of_the_recording_changes(recording_of: RecordingOf) -> None:
 def test_debian_is_the_same_whichever_way_one_comes(place: Position, recording_of: RecordingOf) -> None:
     recording = recording_of("debian", "host", script=DEBIAN_SCRIPT)
     timeline = Timeline(recording)
-    timeline.seek(place)
+    # By the host's clock, what follows a branch is something else each time, and may be short.
+    timeline.seek(Position(place.branches))
+    timeline.step(place.steps)
+    place = timeline.position
     expected = straight_digest(recording, place)
     assert timeline.machine.digest() == expected
 
