@@ -19,6 +19,7 @@ NANOSECONDS = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d":
 _TEXT = re.compile(r"(\d{1,18})(?::(\d{1,18}))?")
 _TIME = re.compile(rf"(\d{{1,9}})(?:\.(\d{{1,9}}))?({'|'.join(NANOSECONDS)})", re.ASCII)
 _NUMBERED = re.compile(r"(checkpoint|event):(\d{1,18})", re.ASCII)
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)%", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -74,6 +75,20 @@ class EventNumber:
         return f"event:{self.number}"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Share:
+    """The point at *percent* of the way, in branches, from where what is recorded begins to where it ends."""
+
+    percent: float
+
+    def __str__(self) -> str:
+        return f"{self.percent:.12g}%"
+
+    def between(self, first: int, last: int) -> int:
+        """Return the branch count at that share of the way from *first* to *last*."""
+        return first + round((last - first) * self.percent / 100)
+
+
 class Edge(StrEnum):
     """Where what is recorded begins or ends."""
 
@@ -81,14 +96,15 @@ class Edge(StrEnum):
     END = "end"
 
 
-Point = Position | GuestTime | CheckpointNumber | EventNumber | Edge
+Point = Position | GuestTime | CheckpointNumber | EventNumber | Share | Edge
 """A point as people name it."""
 
 
 def parse_point(text: str) -> Point:
-    """Return the point written as ``BRANCHES[:STEPS]``, a time, ``checkpoint:N``, ``event:N``, ``start`` or ``end``.
+    """Return the point that *text* names.
 
-    A time is a decimal number and ``ms``, ``s``, ``m``, ``h`` or ``d``.  Raises ValueError for anything else.
+    That is ``BRANCHES[:STEPS]``, a time, a percentage, ``checkpoint:N``, ``event:N``, ``start`` or ``end``.  A time is
+    a decimal number and ``ms``, ``s``, ``m``, ``h`` or ``d``.  Raises ValueError for anything else.
     """
     text = text.strip()
     if text in list(Edge):
@@ -96,11 +112,13 @@ def parse_point(text: str) -> Point:
     if (time := _TIME.fullmatch(text)) is not None:
         whole, fraction, unit = int(time[1]), time[2] or "0", NANOSECONDS[time[3]]
         return GuestTime(whole * unit + int(fraction) * unit // 10 ** len(fraction))
+    if (share := _SHARE.fullmatch(text)) is not None and float(share[1]) <= 100:
+        return Share(float(share[1]))
     if (numbered := _NUMBERED.fullmatch(text)) is not None:
         kind = CheckpointNumber if numbered[1] == "checkpoint" else EventNumber
         return kind(int(numbered[2]))
     try:
         return Position.parse(text)
     except ValueError:
-        known = "BRANCHES, 12.5s, checkpoint:N, event:N, start or end"
+        known = "BRANCHES, 12.5s, 50%, checkpoint:N, event:N, start or end"
         raise ValueError(f"{text!r} names no point of a recording; write {known}") from None

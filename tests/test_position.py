@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revirt.position import CheckpointNumber, Edge, EventNumber, GuestTime, Point, Position, parse_point
+from revirt.position import (
+    CheckpointNumber,
+    Edge,
+    EventNumber,
+    GuestTime,
+    Point,
+    Position,
+    Share,
+    parse_point,
+)
 
 
 @pytest.mark.parametrize(
@@ -16,6 +25,8 @@ from revirt.position import CheckpointNumber, Edge, EventNumber, GuestTime, Poin
         ("1,000,000", Position(1_000_000)),
         ("1_000:7", Position(1_000, 7)),
         ("12.5s", GuestTime(12_500_000_000)),
+        ("50%", Share(50)),
+        ("99.25%", Share(99.25)),
         ("0.000000001s", GuestTime(1)),
         ("250ms", GuestTime(250_000_000)),
         ("1.5ms", GuestTime(1_500_000)),
@@ -36,11 +47,12 @@ def test_points_are_written_in_many_ways(text: str, point: Point) -> None:
     "text",
     [
         *("", "x", "-1", "1:", ":1", "1.5", "1.s", ".5s", "1 s", "5w", "-1s", "9" * 19, "1" * 10 + "s", "٣s"),
-        *("checkpoint:", "checkpoint:-1", "event:x", "events:1", "START", "12.5s:3", "0.1234567891s", "50%"),
+        *("checkpoint:", "checkpoint:-1", "event:x", "events:1", "START", "12.5s:3", "0.1234567891s"),
+        *("101%", "-1%", "%", "nan%", "1:2%", "50 %"),
     ],
 )
 def test_anything_else_is_refused_and_told_what_there_is(text: str) -> None:
-    with pytest.raises(ValueError, match=r"names no point of a recording; write BRANCHES, 12.5s, checkpoint"):
+    with pytest.raises(ValueError, match=r"names no point of a recording; write BRANCHES, 12.5s, 50%, check"):
         parse_point(text)
 
 
@@ -50,6 +62,7 @@ def test_anything_else_is_refused_and_told_what_there_is(text: str) -> None:
         st.builds(GuestTime, st.integers(0, 10**18 - 1)),
         st.builds(CheckpointNumber, st.integers(0, 10**18 - 1)),
         st.builds(EventNumber, st.integers(0, 10**18 - 1)),
+        st.builds(Share, st.integers(0, 1000).map(lambda tenths: tenths / 10)),
         st.sampled_from(Edge),
     )
 )

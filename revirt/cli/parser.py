@@ -295,7 +295,7 @@ def _add_pack(commands: Commands[Parser]) -> None:
 def _add_cut(commands: Commands[Parser]) -> None:
     cut = _command(commands, "cut", "cut", "Make a smaller recording of a stretch of one")
     _add_recording(cut)
-    known = "BRANCHES, a time of the guest as 12.5s, checkpoint:N, event:N, start or end"
+    known = "BRANCHES, a time of the guest as 12.5s, 50%, checkpoint:N, event:N, start or end"
     cut.add_argument("first", metavar="FROM", type=_point, help=known)
     cut.add_argument("last", metavar="TO", type=_point, help="likewise")
     cut.add_argument(

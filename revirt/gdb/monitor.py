@@ -10,7 +10,7 @@ from revirt.errors import RevirtError, UsageError
 from revirt.gdb.registers import program_counter
 from revirt.gdb.target import Target
 from revirt.log.wording import payload
-from revirt.position import CheckpointNumber, Edge, EventNumber, GuestTime, Position, parse_point
+from revirt.position import CheckpointNumber, Edge, EventNumber, GuestTime, Position, Share, parse_point
 from revirt.render import printable
 
 _HISTORY = 1000
@@ -110,9 +110,6 @@ class Monitor:
     def _seek(self, words: Sequence[str]) -> str:
         (text,) = _expect(words, 1, "seek POINT")
         target = self._target
-        if text.endswith("%"):
-            target.seek_fraction(_percent(text))
-            return self._moved()
         try:
             point = parse_point(text)
         except ValueError as error:
@@ -122,6 +119,8 @@ class Monitor:
                 target.seek(point)
             case GuestTime():
                 target.seek_time(point.ns)
+            case Share():
+                target.seek_fraction(point.percent / 100)
             case EventNumber():
                 target.seek_event(point.number)
             case CheckpointNumber():
@@ -244,14 +243,3 @@ def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER):
         raise UsageError(f"{text!r} is not a number")
     return int(text)
-
-
-def _percent(text: str) -> float:
-    digits = text.removesuffix("%")
-    try:
-        fraction = float(digits) / 100
-    except ValueError:
-        fraction = -1.0
-    if not 0 <= fraction <= 1:
-        raise UsageError(f"{text!r} is no part of a recording; write 0% to 100%")
-    return fraction

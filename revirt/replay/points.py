@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from revirt.errors import UsageError
 from revirt.log.events import Event, Kind
-from revirt.position import CheckpointNumber, Edge, EventNumber, GuestTime, Point, Position
+from revirt.position import CheckpointNumber, Edge, EventNumber, GuestTime, Point, Position, Share
 from revirt.recording import CheckpointInfo, Recording
 from revirt.replay.session import ReplaySession, find_checkpoint, how_lost
 
@@ -33,6 +33,8 @@ def checkpoint_before(recording: Recording, point: Point) -> CheckpointInfo:
             before = [info for info in infos if info.event - 1 <= number]
         case GuestTime(ns):
             before = [info for info in infos if info.guest_ns <= ns]
+        case Share():
+            return checkpoint_before(recording, Position(branches_at(recording, point)))
         case Position():
             _check_position(recording, point)
             # Where the CPU was halted, it had gone on from the branch; but the oldest is as early as it gets.
@@ -59,6 +61,8 @@ def branches_at(recording: Recording, point: Point) -> int:
             return next(recording.events(after=number)).branches
         case GuestTime():
             return _branches_at_time(recording, point)
+        case Share():
+            return point.between(find_checkpoint(recording, None).branches, recording.end_branches)
         case Position():
             _check_position(recording, point)
             return point.branches
