@@ -3,6 +3,7 @@
 format     what the files look like
 writer     stores checkpoints, packing pages that no earlier one had
 reader     loads them
+sharing    gives the pages of one recording to another
 """
 
 from revirt.checkpoint.format import CheckpointInfo

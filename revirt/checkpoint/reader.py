@@ -122,7 +122,9 @@ class CheckpointReader:
         page_map = decode_map(raw[known.state_size :])
         if max(page_map, default=0) >= known.first_page + known.page_count:
             raise CorruptError(path, f"maps page id {max(page_map)}, which is not stored")
-        return LoadedCheckpoint(known.info, raw[: known.state_size], page_map, self)
+        return LoadedCheckpoint(
+            known.info, raw[: known.state_size], page_map, known.first_page + known.page_count, self
+        )
 
     def pages(self, ids: array[int]) -> Iterator[tuple[range, bytes]]:
         """Yield the contents of *ids* (ascending, none 0) by chunk: which of *ids*, their pages in a row."""
@@ -225,13 +227,15 @@ class CheckpointReader:
 class LoadedCheckpoint:
     """A checkpoint in memory, but for its pages.
 
-    ``state`` is the machine's; ``page_map`` has for every page number the id of what it held, 0 for zeros.
+    ``state`` is the machine's; ``page_map`` has for every page number the id of what it held, 0 for zeros; all of these
+    are below ``next_page``.  ``reader`` reads them.
     """
 
     info: CheckpointInfo
     state: bytes
     page_map: array[int]
-    _reader: CheckpointReader
+    next_page: int
+    reader: CheckpointReader
 
     @property
     def page_count(self) -> int:
@@ -248,7 +252,7 @@ class LoadedCheckpoint:
         numbers = array("I", [pair & (MAX_PAGES - 1) for pair in pairs])
         ids = array("Q", [pair >> 20 for pair in pairs])
         start, parts = 0, []
-        for places, contents in self._reader.pages(ids):
+        for places, contents in self.reader.pages(ids):
             parts.append(contents)
             if len(parts) == _BATCH_CHUNKS:
                 yield to_bytes(numbers[start : places.stop]), b"".join(parts)

@@ -38,17 +38,18 @@ _WORTH_REWRITING = 4
 
 
 class PageStore:
-    """The files of pages in *directory*; *evicts* says whether `evict` will be called, which takes bookkeeping.
+    """The files of pages in *directory*; *evicts* says whether `evict` will be called, which takes bookkeeping; the
+    first page gets *next_id*.
 
     Everything raises OSError if the host's file system does.
     """
 
-    def __init__(self, directory: Path, *, evicts: bool) -> None:
+    def __init__(self, directory: Path, *, evicts: bool, next_id: int = 1) -> None:
         self.evicts = evicts
         self.size = 0
         """Bytes on disk, but for the file that is being written."""
         self._directory = directory
-        self._next_id = 1
+        self._next_id = next_id
         self._files: list[_Stored] = []
         self._new: _NewFile | None = None
         self._cache: OrderedDict[tuple[int, int], bytes] = OrderedDict()

@@ -26,6 +26,7 @@ from revirt.checkpoint.format import (
     encode_checkpoint,
     from_bytes,
 )
+from revirt.checkpoint.reader import LoadedCheckpoint
 from revirt.checkpoint.store import PageStore
 from revirt.log.frame import write_whole
 
@@ -36,23 +37,32 @@ _KNOWN_LIMIT = 1 << 16
 class CheckpointWriter:
     """Stores checkpoints in *checkpoints* and *pages*, directories that exist and are empty.
 
+    With a *base* the first of them comes behind that one, a checkpoint of another recording whose files of pages are in
+    *pages* already (see `revirt.checkpoint.sharing`): pages that are not added are as they were there.
+
     One checkpoint is stored by `begin`, any number of `add_pages`, then `commit` (or `abandon`).
     All of them raise OSError if the host's file system does.
     """
 
     def __init__(
-        self, checkpoints: Path, pages: Path, hash_pages: HashPages = core_hash_pages, *, evicts: bool = False
+        self,
+        checkpoints: Path,
+        pages: Path,
+        hash_pages: HashPages = core_hash_pages,
+        *,
+        evicts: bool = False,
+        base: LoadedCheckpoint | None = None,
     ) -> None:
         self._checkpoints = checkpoints
         self._hash_pages = hash_pages
-        self._store = PageStore(pages, evicts=evicts)
+        self._store = PageStore(pages, evicts=evicts, next_id=base.next_page if base is not None else 1)
         (self._zero_hash,) = from_bytes("Q", hash_pages(ZERO_PAGE))
-        self._map = array("Q")
+        self._map = array("Q", base.page_map if base is not None else ())
         self._known: dict[int, int] = {}
         self._info: CheckpointInfo | None = None
         self._state = b""
-        self.count = 0
-        """Checkpoints on disk so far."""
+        self.count = base.info.number + 1 if base is not None else 0
+        """Number of the checkpoint that is to be on disk next: how many are, if they count from 0."""
         self._sizes: dict[int, int] = {}
 
     @property

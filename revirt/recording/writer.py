@@ -12,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from revirt.checkpoint import CheckpointInfo, CheckpointWriter
-from revirt.errors import HostError, KeyFileError, RecordingExistsError
+from revirt.checkpoint import CheckpointInfo, CheckpointWriter, LoadedCheckpoint
+from revirt.checkpoint.sharing import share_pages
+from revirt.errors import CorruptError, HostError, KeyFileError, RecordingExistsError
 from revirt.log.events import Event, Kind
 from revirt.log.frame import write_whole
 from revirt.log.rows import Rows, Source, rows_of
@@ -38,31 +39,43 @@ class RecordingWriter:
         lock: int,
         limits: RingLimits | None = None,
         sealer: Sealer | None = None,
+        base: LoadedCheckpoint | None = None,
     ) -> None:
         self.path = path
-        self.checkpoints = 0
-        """Checkpoints added so far."""
+        self.checkpoints = contents.start.checkpoint
+        """Number of the checkpoint that is to be added next: how many there are, if they count from 0."""
         self._manifest = contents
         self._lock: int | None = lock
         self._ring = Ring(limits) if limits is not None else None
         self._store = CheckpointWriter(
-            path / layout.CHECKPOINTS, path / layout.PAGES, evicts=limits is not None
+            path / layout.CHECKPOINTS, path / layout.PAGES, evicts=limits is not None, base=base
         )
         self._sealer = sealer
         self._log = LogWriter(path / layout.LOG, self._wrote, self._tick)
 
     @classmethod
     def create(
-        cls, path: Path, contents: Manifest, limits: RingLimits | None = None, sign: Path | None = None
+        cls,
+        path: Path,
+        contents: Manifest,
+        limits: RingLimits | None = None,
+        sign: Path | None = None,
+        base: LoadedCheckpoint | None = None,
     ) -> Self:
         """Begin a recording in the new directory *path*; in `recordings_dir` it becomes the latest.
 
         With *limits* it is circular: what is older than they allow goes.  It is sealed with the private key in the
-        file *sign*, which is looked at once and not kept.
+        file *sign*, which is looked at once and not kept.  With a *base*, which goes with neither, its pages are those
+        of that checkpoint of another recording but for what is added, and *contents* have to say that it begins with
+        the number behind that.
 
         Raises RecordingExistsError if there is something at *path*, HostError if it cannot be written, KeyFileError
-        if there is no key.
+        if there is no key, CorruptError if pages of *base* are damaged.
         """
+        if base is not None and (limits or sign or contents.start.checkpoint != base.info.number + 1):
+            raise ValueError(
+                "pages can be shared behind their checkpoint only, by what is neither ring nor sealed"
+            )
         ring = limits.to_plain() if limits is not None else None
         contents = replace(deepcopy(contents), state=RecordingState.RECORDING, end=None, ring=ring)
         text = contents.to_json()
@@ -77,15 +90,15 @@ class RecordingWriter:
         try:
             # Nothing but this call knows the key: whoever takes over this process later does not find it.
             sealer = Sealer.begin(path / layout.SEAL, load_private(sign), contents) if sign else None
-            lock = _begin(path, text)
+            lock = _begin(path, text, base)
         except OSError as error:
             shutil.rmtree(path, ignore_errors=True)
             raise _unwritable(path, error) from error
-        except (ValueError, KeyFileError):
+        except (ValueError, KeyFileError, CorruptError):
             shutil.rmtree(path, ignore_errors=True)
             raise
         store.set_latest(path)
-        return cls(path, contents, lock, limits, sealer)
+        return cls(path, contents, lock, limits, sealer, base)
 
     @property
     def events(self) -> int:
@@ -265,10 +278,12 @@ class RecordingWriter:
             os.close(lock)
 
 
-def _begin(path: Path, text: str) -> int:
-    """Make the directories, the lock and the manifest; return the lock's descriptor."""
+def _begin(path: Path, text: str, base: LoadedCheckpoint | None) -> int:
+    """Make the directories, with the pages of *base*, the lock and the manifest; return the lock's descriptor."""
     for name in layout.ALWAYS:
         (path / name).mkdir()
+    if base is not None:
+        share_pages(base, path / layout.PAGES)
     lock = os.open(path / layout.LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         # Before the manifest: whoever finds one that says "recording" finds the lock held.
