@@ -3,6 +3,8 @@
 In host clock mode the machine's clock follows the host's: by its rate while the guest runs (see `pace`), by jumping
 ahead when the guest has idled.  In virtual clock mode the host's clock is never looked at: idle time is skipped, and
 what the guest does depends on nothing but what its console sends.
+
+A guest that goes on where another was goes on with its time; and it may be given what the other got (see `given`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from revirt.machine.config import ClockMode
 from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Moment, Received
 from revirt.machine.machine import Machine
 from revirt.monitor.console import Console
+from revirt.monitor.given import Giver
 from revirt.monitor.pace import GREATEST_SLICE, LOST_NS, Pace
 from revirt.monitor.trigger import Trigger
 from revirt.render import Progress
@@ -32,12 +35,14 @@ class Live:
         until: int | None,
         progress: Progress | None,
         trigger: Trigger | None = None,
+        giver: Giver | None = None,
     ) -> None:
         self._console = console
         self._is_host = clock == "host"
         self._until = until
         self._progress = progress
         self._trigger = trigger
+        self._giver = giver
         self._machine: Machine | None = None
         self._started_ns = 0
         self._shown_ns = 0
@@ -45,9 +50,11 @@ class Live:
         self._asked_to_stop: str | None = None
 
     def attach(self, machine: Machine) -> None:
-        """Take the machine that runs; the host's clock starts now."""
+        """Take the machine that runs; the host's clock starts now, with the machine's time."""
         self._machine = machine
-        self._started_ns = time.monotonic_ns()
+        if self._giver is not None:
+            self._giver.attach(machine)
+        self._start_clock()
 
     @property
     def machine(self) -> Machine:
@@ -64,20 +71,23 @@ class Live:
 
     def horizon(self, branches: int) -> int:
         """Return where to look at the console and the clock next."""
-        slice_end = branches + (self._pace.slice if self._is_host else GREATEST_SLICE)
-        return slice_end if self._until is None else min(slice_end, self._until)
+        ends = [branches + (self._pace.slice if self._is_clock_live else GREATEST_SLICE)]
+        if self._until is not None:
+            ends.append(self._until)
+        if self._giver is not None and (given := self._giver.horizon(branches)) is not None:
+            ends.append(given)
+        return min(ends)
 
     def arrivals(self, moment: Moment) -> Sequence[Arrival]:
         """Return the host's time if a reading is due, what the console has to say, and whether to stop."""
+        arrivals = self._take_given(moment)
         elapsed_ns = self._elapsed_ns()
-        if elapsed_ns - self._shown_ns >= PROGRESS_NS:
-            self._shown_ns = elapsed_ns
-            if self._progress is not None:
-                self._progress.update(moment.branches, self.machine.clock.now_ns, self._until)
-        arrivals: list[Arrival] = []
-        if self._is_host and self._pace.is_due(elapsed_ns):
-            self._follow_host(moment, elapsed_ns, arrivals)
-        self._read_console(arrivals)
+        self._show_progress(moment)
+        # What is given is applied first: the host's clock goes on from there.
+        if not arrivals:
+            if self._is_clock_live and self._pace.is_due(elapsed_ns):
+                self._follow_host(moment, elapsed_ns, arrivals)
+            self._read_console(arrivals)
         reason = self._reason_to_stop(moment)
         if reason is not None:
             arrivals.append(Halt(reason))
@@ -85,25 +95,68 @@ class Live:
 
     def idle(self, moment: Moment, wake_ns: int | None) -> Sequence[Arrival]:
         """Wait for the console or the next timer, as the clock mode has it."""
+        self._part()  # what would have been given here was
+        if self._giver is not None and (ended := self._giver.take_idle()):
+            return ended
+        due_ns = self._giver.due_ns if self._giver is not None else None
+        wakes = [each for each in (wake_ns, due_ns) if each is not None]
         while True:
             timeout_s: float | None = None
-            if wake_ns is not None:
-                timeout_s = max(0, wake_ns - self._elapsed_ns()) / 1e9 if self._is_host else 0.0
+            if wakes:
+                timeout_s = max(0, min(wakes) - self._elapsed_ns()) / 1e9 if self._is_host else 0.0
             self._console.wait(timeout_s)
             arrivals: list[Arrival] = []
             if self._is_host:
                 self._pace.forget(moment.branches, self._elapsed_ns())
                 # Always, also where it changes nothing: an empty answer would let the clock jump to the timer.
-                arrivals.append(ClockReading(max(self._elapsed_ns(), self.machine.clock.now_ns)))
+                arrivals.append(ClockReading(self._reading_ns(due_ns)))
             self._read_console(arrivals)
+            if not arrivals and not self._is_host and wake_ns is None and self._giver is not None:
+                arrivals = self._giver.take_early()
             reason = self._reason_to_stop(moment)
             if reason is not None:
                 arrivals.append(Halt(reason))
             if arrivals or wake_ns is not None:
                 return arrivals
 
+    def _show_progress(self, moment: Moment) -> None:
+        now_ns = time.monotonic_ns()
+        if self._progress is not None and now_ns - self._shown_ns >= PROGRESS_NS:
+            self._shown_ns = now_ns
+            self._progress.update(moment.branches, self.machine.clock.now_ns, self._until)
+
+    @property
+    def _is_clock_live(self) -> bool:
+        return self._is_host and not (self._giver is not None and self._giver.is_following)
+
+    def _start_clock(self) -> None:
+        """Let the host's time be the machine's from here on."""
+        self._started_ns = time.monotonic_ns() - self.machine.clock.now_ns
+        self._pace.forget(self.machine.core.branches, self._elapsed_ns())
+
     def _elapsed_ns(self) -> int:
         return time.monotonic_ns() - self._started_ns
+
+    def _reading_ns(self, due_ns: int | None) -> int:
+        """Return the time of the host for a guest that was idle, but not beyond that at which it is given something."""
+        now_ns = self.machine.clock.now_ns
+        reading_ns = max(self._elapsed_ns(), now_ns)
+        return reading_ns if due_ns is None else max(now_ns, min(reading_ns, due_ns))
+
+    def _take_given(self, moment: Moment) -> list[Arrival]:
+        if self._giver is None:
+            return []
+        was_following = self._giver.is_following
+        arrivals = self._giver.take(moment)
+        if was_following and not self._giver.is_following:
+            self._start_clock()
+        return arrivals
+
+    def _part(self) -> None:
+        """Let the clock be live if it was given."""
+        if self._giver is not None and self._giver.is_following:
+            self._giver.part()
+            self._start_clock()
 
     def interrupted(self, moment: Moment, vector: int) -> None:
         """Nothing to do: interrupts follow from the machine's state."""
@@ -129,6 +182,7 @@ class Live:
         if self._console.pending and not self.machine.board.uart.is_backlogged:
             data = self._console.take()
             if data:
+                self._part()
                 arrivals.append(Received(data))
 
     def _reason_to_stop(self, moment: Moment) -> str | None:

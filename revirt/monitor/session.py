@@ -1,4 +1,4 @@
-"""One run of a guest, from its image to a finished recording.
+"""One run of a guest, from what it begins with to a finished recording.
 
 A session owns the machine and, unless told not to record, the recording.  At intervals of taken branches it writes
 the machine's digests and a checkpoint; both stand in the log as events.
@@ -7,25 +7,23 @@ the machine's digests and a checkpoint; both stand in the log as events.
 from __future__ import annotations
 
 import time
-from array import array
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from revirt.core import load_unicorn
-from revirt.image import load
-from revirt.image.boot import Boot
 from revirt.image.guest import Guest
-from revirt.machine.config import NS_PER_BRANCH, VIRTUAL_EPOCH, ClockMode, MachineConfig
+from revirt.machine.config import ClockMode, MachineConfig
 from revirt.machine.inputs import Inputs
 from revirt.machine.machine import TRANSLATION_BUFFER, Ended, Machine
+from revirt.monitor.beginning import Beginning, Booted, Pages
 from revirt.monitor.console import Console
+from revirt.monitor.given import Giver
 from revirt.monitor.live import Live
 from revirt.monitor.recorder import Recorder
 from revirt.monitor.trigger import Trigger
 from revirt.position import Position
-from revirt.recording import CheckpointInfo, Manifest, RecordingWriter, RingLimits
-from revirt.recording.versions import current_versions
+from revirt.recording import CheckpointInfo, RecordingWriter, RingLimits
 from revirt.render import Progress
 
 CHECKPOINT_EVERY = 128_000_000
@@ -85,10 +83,11 @@ class _Schedule:
     def advance(self, branches: int) -> bool:
         """Move past *branches*; return whether a checkpoint was due there."""
         is_checkpoint = branches >= self.checkpoint
-        while self.checkpoint <= branches:
-            self.checkpoint += self.options.checkpoint_every
-        while self.options.digest_every is not None and self.digest <= branches:
-            self.digest += self.options.digest_every
+        every, digest_every = self.options.checkpoint_every, self.options.digest_every
+        if is_checkpoint:
+            self.checkpoint += every * ((branches - self.checkpoint) // every + 1)
+        if digest_every is not None and self.digest <= branches:
+            self.digest += digest_every * ((branches - self.digest) // digest_every + 1)
         return is_checkpoint
 
 
@@ -111,25 +110,41 @@ def record(
     KeyFileError if there is no key to sign with.
     """
     load_unicorn()  # what is missing shows before anything is written
-    boot = load(guest.image_spec(), guest.memory)
-    config = _configure(guest.memory, options.clock)
+    beginning = Booted.of(guest, options.clock)
+    return record_from(
+        beginning, console, options, directory, progress=progress, command=command, on_start=on_start
+    )
+
+
+def record_from(
+    beginning: Beginning,
+    console: Console,
+    options: RecordOptions,
+    directory: Path | None,
+    *,
+    giver: Giver | None = None,
+    progress: Progress | None = None,
+    command: Sequence[str] = (),
+    on_start: Callable[[Callable[[str], None]], None] | None = None,
+) -> RunSummary:
+    """Do what `record` does, with *beginning* and in its clock mode; a *giver* gives inputs again."""
+    config = beginning.config
     until = options.until.branches if options.until is not None else None
-    live = Live(console, options.clock, until=until, progress=progress, trigger=options.trigger)
+    live = Live(console, config.clock, until=until, progress=progress, trigger=options.trigger, giver=giver)
     if directory is None:
         machine = _build(config, live, options)
-        machine.load(boot)
-        del boot
+        beginning.load(machine)
+        beginning.take_pages()
         return _run(machine, live, None, options, on_start)
-    contents = _describe(guest, config, command)
-    with RecordingWriter.create(directory, contents, options.limits, options.sign) as writer:
+    contents = beginning.describe(command)
+    with RecordingWriter.create(directory, contents, options.limits, options.sign, beginning.base) as writer:
         recorder = Recorder(live, writer, lambda: live.stop("the recording cannot be written"))
         machine = _build(config, recorder, options)
-        machine.load(boot)
+        beginning.load(machine)
         recorder.attach(machine)
         if options.trigger is not None:
             options.trigger.attach(writer.freeze)
-        recording = _Recording(writer, recorder, boot)
-        del boot  # it holds a whole kernel, which the first checkpoint is the last to need
+        recording = _Recording(writer, recorder, beginning, contents.start.checkpoint)
         return _run(machine, live, recording, options, on_start)
 
 
@@ -173,7 +188,7 @@ def _run(
         cpu_seconds=time.process_time() - cpu_started,
         events=writer.events if writer else 0,
         log_bytes=writer.log_bytes if writer else 0,
-        checkpoints=writer.checkpoints if writer else 0,
+        checkpoints=recording.number - recording.first if recording else 0,
         checkpoint_bytes=writer.checkpoint_bytes if writer else 0,
         path=writer.path if writer else None,
     )
@@ -185,8 +200,14 @@ class _Recording:
 
     writer: RecordingWriter
     recorder: Recorder
-    boot: Boot | None
-    number: int = 0
+    beginning: Beginning
+    first: int
+    """Number of its first checkpoint."""
+    number: int = field(init=False)
+    """Number of its next checkpoint."""
+
+    def __post_init__(self) -> None:
+        self.number = self.first
 
     def mark(self, machine: Machine, *, with_checkpoint: bool) -> None:
         """Write the digests of this moment, and a checkpoint if one is due."""
@@ -211,14 +232,12 @@ class _Recording:
         self.writer.flush()  # from now on there is somewhere to replay from, and a ring may let go of what is before
         self.number += 1
 
-    def _changed_pages(self, machine: Machine) -> Iterator[tuple[bytes, bytes | memoryview]]:
+    def _changed_pages(self, machine: Machine) -> Pages:
         """Yield the pages written since the last checkpoint, in batches of (numbers, contents)."""
         numbers = machine.changed_pages()
-        if self.boot is not None:
-            # What memory holds before the guest starts is in the image, and need not be copied.
-            boot, self.boot = self.boot, None
-            for pages, contents in boot.pages():
-                yield array("I", pages).tobytes(), contents
+        if self.number == self.first:
+            # What memory holds before the guest starts is at hand, and need not be copied.
+            yield from self.beginning.take_pages()
             return
         for start in range(0, len(numbers), BATCH_PAGES * 4):
             batch = numbers[start : start + BATCH_PAGES * 4]
@@ -242,27 +261,3 @@ class _Recording:
                 "trigger": trigger.fired if trigger is not None else None,
             }
         )
-
-
-def _configure(memory: int, clock: ClockMode) -> MachineConfig:
-    return MachineConfig(
-        memory=memory,
-        clock=clock,
-        epoch=int(time.time()) if clock == "host" else VIRTUAL_EPOCH,
-        ns_per_branch=NS_PER_BRANCH,
-    )
-
-
-def _describe(guest: Guest, config: MachineConfig, command: Sequence[str]) -> Manifest:
-    return Manifest(
-        guest={
-            "name": guest.name,
-            "summary": guest.summary,
-            "append": guest.append,
-            "digests": guest.digests(),
-        },
-        machine=config.to_plain(),
-        clock=config.clock,
-        versions=current_versions(),
-        command=list(command),
-    )

@@ -10,7 +10,7 @@ import pytest
 
 from revirt.cli import main
 from revirt.cli.parser import make_parser
-from revirt.cli.record import _console, exit_status
+from revirt.cli.running import console_of, exit_status
 from revirt.image import Guest
 from revirt.monitor.console import NullConsole, PipeConsole
 from revirt.monitor.script import ScriptedConsole
@@ -35,7 +35,7 @@ def pipes_for_streams(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def kind_of_console(line: str, guest: Guest) -> type[NullConsole]:
-    with _console(make_parser().parse_args(["record", *line.split()]), guest) as console:
+    with console_of(make_parser().parse_args(["record", *line.split()]), guest.script) as console:
         return type(console)
 
 
