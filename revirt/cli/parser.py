@@ -49,6 +49,7 @@ def make_parser() -> Parser:
     _add_demo(commands)
     _add_guest(commands)
     _add_record(commands)
+    _add_fork(commands)
     _add_replay(commands)
     _add_audit(commands)
     _add_gdb(commands)
@@ -101,7 +102,52 @@ def _add_record(commands: Commands[Parser]) -> None:
     direct.add_argument("--append", metavar="TEXT", help="kernel command line")
     direct.add_argument("--memory", metavar="SIZE", help="guest memory, as 256M (the default)")
 
-    record.add_argument("-o", dest="output", type=Path, metavar="DIR", help="record into this new directory")
+    _add_run(record, "DIR")
+
+
+def _add_fork(commands: Commands[Parser]) -> None:
+    fork = _command(commands, "fork", "fork", "Go on live from a position of a recording, and record that")
+    _add_recording(fork)
+    known = "BRANCHES, 12.5s, 50%%, checkpoint:N, event:N, start or end"
+    fork.add_argument("--at", type=_point, metavar="POINT", help=f"go on from there: {known}")
+    fork.add_argument(
+        "--inputs",
+        action=argparse.BooleanOptionalAction,
+        help="give it what its parent got from there on (default: only to see what changes make of it)",
+    )
+    changed = fork.add_argument_group("what is to be different")
+    changed.add_argument(
+        "--patch",
+        type=_patch,
+        action="append",
+        default=[],
+        metavar="ADDRESS=BYTES",
+        help="put these bytes (hexadecimal) there; phys:ADDRESS is a physical address",
+    )
+    changed.add_argument(
+        "--drop",
+        type=_event_range,
+        action="append",
+        default=[],
+        metavar="EVENT",
+        help="do not give it what came with that event, or with those of N-M",
+    )
+    changed.add_argument(
+        "--replace",
+        type=_replacement,
+        action="append",
+        default=[],
+        metavar="EVENT=TEXT",
+        help="give it TEXT instead, with the escapes of scripts",
+    )
+    _add_run(fork, "NEW")
+
+
+def _add_run(record: Parser, directory: str) -> None:
+    """Add the options of commands that run a guest live."""
+    record.add_argument(
+        "-o", dest="output", type=Path, metavar=directory, help="record into this new directory"
+    )
     record.add_argument("--no-record", action="store_true", help="run the same, but write nothing down")
     record.add_argument("--clock", choices=("host", "virtual"), help="where time comes from")
     record.add_argument("--until", type=_boundary, metavar="POSITION", help="stop there (BRANCHES)")
@@ -295,7 +341,7 @@ def _add_pack(commands: Commands[Parser]) -> None:
 def _add_cut(commands: Commands[Parser]) -> None:
     cut = _command(commands, "cut", "cut", "Make a smaller recording of a stretch of one")
     _add_recording(cut)
-    known = "BRANCHES, a time of the guest as 12.5s, 50%, checkpoint:N, event:N, start or end"
+    known = "BRANCHES, a time of the guest as 12.5s, 50%%, checkpoint:N, event:N, start or end"
     cut.add_argument("first", metavar="FROM", type=_point, help=known)
     cut.add_argument("last", metavar="TO", type=_point, help="likewise")
     cut.add_argument(
@@ -347,6 +393,30 @@ def _boundary(text: str) -> Position:
     if position.steps:
         raise argparse.ArgumentTypeError(f"{text!r}: a live run stops only at taken branches; write BRANCHES")
     return position
+
+
+def _patch(text: str) -> tuple[int, bytes, bool]:
+    """Return the address, the bytes, and whether the address is a physical one."""
+    match = re.fullmatch(
+        r"(phys:)?(0x[0-9a-f]{1,16}|\d{1,19})=((?:\s*[0-9a-f]{2})+)", text, re.ASCII | re.IGNORECASE
+    )
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no patch; write as 0x10012e=9090")
+    return int(match[2], 0), bytes.fromhex(match[3]), match[1] is not None
+
+
+def _event_range(text: str) -> tuple[int, int]:
+    """Return the first and the last of the events that *text* names."""
+    first, dash, last = text.partition("-")
+    return _natural(first), _natural(last if dash else first)
+
+
+def _replacement(text: str) -> tuple[int, str]:
+    """Return the event, and what is to come instead, escaped."""
+    number, equals, instead = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} says nothing to come instead; write as 14='name Eve\\n'")
+    return _natural(number), instead
 
 
 def _duration(text: str) -> int:

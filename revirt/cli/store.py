@@ -26,6 +26,7 @@ from revirt.render import (
     duration,
     emit,
     emit_record,
+    escape,
     grouped,
     is_terminal,
     printable,
@@ -82,6 +83,7 @@ def _in_words(facts: dict[str, Any]) -> dict[str, Any]:
         "checkpoints": checkpoints,
         **_ring_in_words(facts),
         **_origin_in_words(facts),
+        **_fork_in_words(facts),
         "machine": _listed({name: value for name, value in facts["machine"].items() if name != "cpuid"}),
         "versions": _listed(facts["versions"]),
         "command": " ".join(facts["command"]),
@@ -109,6 +111,30 @@ def _origin_in_words(facts: dict[str, Any]) -> dict[str, Any]:
     origin = facts["origins"][-1]
     cut_from = f"{origin['uuid']}, from {origin['from']} to {origin['to']}"
     return {"cut from": cut_from, "begins": _beginning_in_words(facts["kept"])}
+
+
+def _fork_in_words(facts: dict[str, Any]) -> dict[str, Any]:
+    """What a recording goes on from, and what is different in it."""
+    forks = facts["guest"].get("forks")
+    if not (isinstance(forks, list) and forks and isinstance(forks[-1], dict)):
+        return {}
+    try:
+        words = {"forked from": f"{forks[-1]['uuid']}, at {forks[-1]['at']}"}
+        changes = list(_changes_in_words(forks[-1]))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        # What is inside of a manifest's guest is whatever somebody wrote there.
+        return {"forked from": "not known"}
+    return {**words, "changed": ", ".join(changes)} if changes else words
+
+
+def _changes_in_words(fork: dict[str, Any]) -> Iterator[str]:
+    for patch in fork["patches"]:
+        where = f"physical {patch['address']:#x}" if patch["physical"] else f"{patch['address']:#x}"
+        yield f"{patch['bytes']} at {where}"
+    for number in fork["dropped"]:
+        yield f"event {number} dropped"
+    for number, data in fork["replaced"].items():
+        yield f'event {number} replaced by "{escape(bytes.fromhex(data))}"'
 
 
 def _beginning_in_words(kept: dict[str, int]) -> str:

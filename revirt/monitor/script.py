@@ -36,6 +36,7 @@ from revirt.monitor.console import NullConsole
 from revirt.render import escape
 
 DEFAULT_TIMEOUT_S = 60.0
+ESCAPES_HINT = "a backslash is written \\\\, a byte \\xNN"
 _PIECE_SIZE = 64 << 10
 """Most bytes that are typed at once: far less than the UART's backlog holds."""
 
@@ -277,29 +278,36 @@ def _text(word: str, argument: str | None, number: int, path: str) -> bytes:
     if argument is None or not argument.startswith('"'):
         problem = f'{word} wants a text in double quotes, as in {word} "text"'
         raise ScriptError(problem, path=path, line=number)
-    data = bytearray()
-    end = 0
-    body = argument[1:-1]
-    for match in _ESCAPE.finditer(body):
-        data += body[end : match.start()].encode()
-        data += _unescape(match, number, path)
-        end = match.end()
-    data += body[end:].encode()
+    try:
+        data = unescape(argument[1:-1])
+    except ValueError as error:
+        raise ScriptError(str(error), path=path, line=number, hint=ESCAPES_HINT) from error
     if not data:
         raise ScriptError(f"{word} wants a text that is not empty", path=path, line=number)
+    return data
+
+
+def unescape(text: str) -> bytes:
+    """Return the bytes that *text* stands for, with a script's escapes; raises ValueError for another escape."""
+    data = bytearray()
+    end = 0
+    for match in _ESCAPE.finditer(text):
+        data += text[end : match.start()].encode()
+        data += _unescape(match)
+        end = match.end()
+    data += text[end:].encode()
     return bytes(data)
 
 
-def _unescape(match: re.Match[str], number: int, path: str) -> bytes:
+def _unescape(match: re.Match[str]) -> bytes:
     octal, digits, char = match.groups()
     if char is not None:
         if char not in _SIMPLE:
-            hint = "a backslash is written \\\\, a byte \\xNN"
-            raise ScriptError(f"unknown escape \\{char}", path=path, line=number, hint=hint)
+            raise ValueError(f"unknown escape \\{char}")
         return _SIMPLE[char]
     value = int(octal, 8) if octal is not None else int(digits, 16)
     if value > 0xFF:
-        raise ScriptError(f"\\{octal} is more than a byte", path=path, line=number)
+        raise ValueError(f"\\{octal} is more than a byte")
     return bytes([value])
 
 

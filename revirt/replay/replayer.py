@@ -30,6 +30,18 @@ _NEVER = 1 << 63
 _HASHED_AT_ONCE = 4096
 
 
+def arrival_of(event: Event) -> Arrival | None:
+    """Return what *event* gives to the machine; None if it is not an input."""
+    match event.kind:
+        case Kind.CLOCK:
+            return ClockReading(event.number)
+        case Kind.RATE:
+            return ClockRate(event.number)
+        case Kind.RECEIVED:
+            return Received(event.data)
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A place in a log: the ordinal of the event to come, the hash so far, and output not yet compared."""
@@ -246,12 +258,8 @@ class Replayer:
             self._compare_chain(event)
         self._pass(event)
         match event.kind:
-            case Kind.CLOCK:
-                return (self._reading(event),)
-            case Kind.RATE:
-                return (self._rate(event),)
-            case Kind.RECEIVED:
-                return (Received(event.data),)
+            case Kind.CLOCK | Kind.RATE | Kind.RECEIVED:
+                return (self._arrival(event),)
             case Kind.CHECKPOINT:
                 self.machine.core.flush_tlb()
             case Kind.END:
@@ -260,15 +268,14 @@ class Replayer:
                 return (Halt(event.data.decode(errors="replace")),)
         return ()
 
-    def _reading(self, event: Event) -> ClockReading:
-        if event.number > MAX_NS:
+    def _arrival(self, event: Event) -> Arrival:
+        if event.kind is Kind.CLOCK and event.number > MAX_NS:
             raise self._differs(event, "clock", f"{event.number} ns", "no time so late")
-        return ClockReading(event.number)
-
-    def _rate(self, event: Event) -> ClockRate:
-        if not 1 <= event.number <= MAX_NS_PER_BRANCH:
+        if event.kind is Kind.RATE and not 1 <= event.number <= MAX_NS_PER_BRANCH:
             raise self._differs(event, "clock rate", f"{event.number} ns per branch", "none so high or low")
-        return ClockRate(event.number)
+        arrival = arrival_of(event)
+        assert arrival is not None
+        return arrival
 
     def _waits_for_timers(self, event: Event, moment: Moment) -> bool:
         machine = self.machine

@@ -166,7 +166,9 @@ def find_checkpoint(recording: Recording, number: int | None) -> CheckpointInfo:
 
 def how_lost(recording: Recording) -> str:
     """Return what became of what stood before the oldest checkpoint of *recording*, as the end of a sentence."""
-    return "was cut off" if recording.manifest.origins else "was evicted"
+    if recording.manifest.origins:
+        return "was cut off"
+    return "is before the fork" if recording.manifest.ring is None else "was evicted"
 
 
 def _check_unicorn(recording: Recording) -> None:

@@ -10,7 +10,7 @@ from revirt.log.events import Event
 from revirt.machine.machine import Machine
 from revirt.position import Position
 from revirt.recording import Recording
-from revirt.replay.session import ReplaySession
+from revirt.replay.session import ReplaySession, how_lost
 from revirt.timeline.conditions import Condition, EventKind, Execute, Stopped, StopReason
 from revirt.timeline.events import Events
 from revirt.timeline.search import Searcher, Watch, reason_of
@@ -386,7 +386,9 @@ class Timeline:
         name = self.recording.path.name
         if position < self.start:
             raise UsageError(
-                f"position {position} of {name} was evicted" if self.start.branches else f"no {position}",
+                f"position {position} of {name} {how_lost(self.recording)}"
+                if self.start.branches
+                else f"no {position}",
                 hint=f"the oldest left is {self.start}",
             )
         if position.branches > self.end.branches:

@@ -1,0 +1,59 @@
+"""``revirt fork``: go on live from a position of a recording."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+
+from revirt.cli.running import console_of, options_of, run_live
+from revirt.cli.signals import UnwindingStop
+from revirt.errors import UsageError
+from revirt.fork import Changes, Fork, Patch, received_between
+from revirt.machine.config import ClockMode
+from revirt.monitor.console import NullConsole
+from revirt.monitor.script import ESCAPES_HINT, unescape
+from revirt.recording import Recording, resolve
+from revirt.render import Format, duration, grouped, printable
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fork a recording; return the exit status."""
+    recording = Recording.open(resolve(arguments.recording))
+    clock: ClockMode = "virtual" if (arguments.clock or recording.manifest.clock) == "virtual" else "host"
+    options = options_of(arguments, clock)
+    changes = _changes(arguments, recording)
+    is_changed = bool(changes.patches or changes.events)
+    gives_inputs = is_changed if arguments.inputs is None else arguments.inputs
+    with UnwindingStop() as unwound:
+        fork = Fork.of(recording, arguments.at, changes=changes, gives_inputs=gives_inputs, clock=clock)
+    if unwound.exit_status is not None:
+        return unwound.exit_status
+    if arguments.form is Format.TABLE:
+        where = f"{grouped(fork.branches)} branches, {duration(fork.guest_ns)} of guest time"
+        print(f"revirt: {printable(recording.path.name)} goes on from {where}", file=sys.stderr)
+    console = console_of(arguments, None, is_alone=gives_inputs)
+    # Who is there to type goes on when the inputs are over; else there is nothing more to come.
+    ends = gives_inputs and type(console) is NullConsole
+    facts = {
+        "parent": recording.manifest.uuid,
+        "from_branches": fork.branches,
+        "from_guest_seconds": fork.guest_ns / 1e9,
+    }
+    name = f"{recording.path.resolve().name}-fork"
+    return run_live(arguments, name, console, options, partial(fork.record, ends=ends), facts)
+
+
+def _changes(arguments: argparse.Namespace, recording: Recording) -> Changes:
+    drops = {number for first, last in arguments.drop for number in received_between(recording, first, last)}
+    replacements: dict[int, bytes] = {}
+    for number, text in arguments.replace:
+        if number in replacements:
+            raise UsageError(f"event {number} cannot be replaced twice")
+        try:
+            replacements[number] = unescape(text)
+        except ValueError as error:
+            raise UsageError(f"--replace {number}: {error}", hint=ESCAPES_HINT) from error
+        if not replacements[number]:
+            raise UsageError(f"event {number} cannot be replaced by nothing", hint=f"say --drop {number}")
+    return Changes(tuple(Patch(*each) for each in arguments.patch), frozenset(drops), replacements)

@@ -1,0 +1,199 @@
+"""Another life: inputs that do not come, others that do, and memory that is not what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fork.conftest import ForkOf
+from library import RecordingOf
+
+from revirt.errors import UsageError
+from revirt.fork import Changes, Fork, Patch, received_between
+from revirt.log.events import Kind
+from revirt.machine.config import ClockMode
+from revirt.monitor.console import NullConsole
+from revirt.monitor.script import Script, ScriptedConsole
+from revirt.monitor.session import RecordOptions
+from revirt.position import Edge, EventNumber, Position, Share
+from revirt.recording import Recording
+from revirt.replay import replay
+from revirt.timeline import Timeline
+
+GREET, ADMIN = 0x1000FC, 0x101120
+"""Addresses in vuln: the function that copies a name too long, and what the attack sets."""
+RET = b"\xc3"
+
+
+@pytest.fixture(params=["host", "virtual"])
+def attack(request: pytest.FixtureRequest, recording_of: RecordingOf) -> Recording:
+    clock: ClockMode = request.param
+    return recording_of("vuln", clock)
+
+
+@pytest.fixture
+def line(attack: Recording) -> int:
+    """The event with which the attack came in."""
+    received = received_between(attack, 0, attack.event_end - 1)
+    return next(number for number in received if b"pwnd" in next(attack.events(after=number)).data)
+
+
+def test_without_the_attacks_line_the_service_goes_on(
+    attack: Recording, line: int, fork_of: ForkOf, said: Callable[[Recording], bytes]
+) -> None:
+    made = fork_of(attack, None, Changes(drops=frozenset({line})))
+
+    # What the attacker typed next was no command of the service, which waits for one.
+    assert b"pwnd" not in said(made)
+    assert said(made).endswith(
+        b"flag\r\nno such command; try help\r\nvuln> halt\r\nno such command; try help\r\nvuln> "
+    )
+    assert (made.manifest.end or {})["reason"] == "its parent ended here"
+    assert Timeline(made).read(ADMIN, 4) == bytes(4)
+    assert replay(made).exact
+
+
+def test_the_fork_begins_right_before_what_is_dropped(attack: Recording, line: int, fork_of: ForkOf) -> None:
+    event = next(attack.events(after=line))
+
+    made = fork_of(attack, None, Changes(drops=frozenset({line})))
+
+    assert made.checkpoints[0].branches == event.branches - (not event.halted)
+
+
+def test_another_line_instead_is_answered(
+    attack: Recording, line: int, fork_of: ForkOf, said: Callable[[Recording], bytes]
+) -> None:
+    made = fork_of(attack, Share(5), Changes(replacements={line: b"name Bob\n"}))
+
+    assert b"\r\nhello, Bob\r\n" in said(made)
+    assert b"access granted" not in said(made)
+    assert replay(made).exact
+
+
+def test_with_the_hole_closed_the_attack_fails(
+    attack: Recording, line: int, fork_of: ForkOf, said: Callable[[Recording], bytes]
+) -> None:
+    made = fork_of(attack, EventNumber(line - 1), Changes((Patch(GREET, RET),)))
+
+    assert b"access granted" not in said(made)
+    assert said(made).endswith(b"vuln> ")
+    assert (made.manifest.end or {})["reason"] == "its parent ended here"
+    assert replay(made).exact
+
+
+def test_a_patch_is_there_from_the_start_and_nothing_else_is_changed(
+    attack: Recording, fork_of: ForkOf
+) -> None:
+    patch = Patch(0x200FFE, b"\x01\x02\x03\x04", physical=True)
+
+    made = fork_of(attack, Position(100), Changes((patch,)))
+
+    timeline, parent = Timeline(made), Timeline(attack)
+    parent.seek(Position(100))
+    before = parent.read_physical(0, len(parent.machine.core.ram))
+    expected = before[: patch.address] + patch.data + before[patch.address + 4 :]
+    assert timeline.read_physical(0, len(before)) == expected
+    assert timeline.registers() == parent.registers()
+
+
+def test_the_manifest_names_the_parent_and_what_is_different(
+    attack: Recording, line: int, fork_of: ForkOf
+) -> None:
+    other = received_between(attack, 0, line)[-2]
+    changes = Changes((Patch(GREET, RET),), frozenset({line}), {other: b"x\n"})
+
+    made = fork_of(attack, Position(200, 3), changes)
+
+    (fork,) = made.manifest.guest["forks"]
+    assert fork == {
+        "uuid": attack.manifest.uuid,
+        "at": "200:3",
+        "branches": 200,
+        "guest_ns": made.checkpoints[0].guest_ns,
+        "inputs": True,
+        "patches": [{"address": GREET, "bytes": "c3", "physical": False}],
+        "dropped": [line],
+        "replaced": {str(other): "780a"},
+    }
+    before = {name: value for name, value in made.manifest.guest.items() if name != "forks"}
+    assert before == attack.manifest.guest
+
+
+def test_who_types_while_inputs_are_given_again_is_heard_and_they_still_come(
+    attack: Recording, tmp_path: Path, said: Callable[[Recording], bytes]
+) -> None:
+    fork = Fork.of(attack, Edge.START, gives_inputs=True)
+    script = Script.parse('expect "hello, Eve"\nexpect "vuln> "\nsend "sum 1 2\\n"\nexpect "granted"\nquit\n')
+
+    with ScriptedConsole(script) as console:
+        fork.record(console, RecordOptions(), tmp_path / "made")
+
+    made = Recording.open(tmp_path / "made")
+    received = [event.data for event in made.events() if event.kind is Kind.RECEIVED]
+    assert b"sum 1 2\n" in received
+    assert b"access granted" in said(made)
+    assert replay(made).exact
+
+
+# -- what cannot be done --------------------------------------------------------------------------------------------
+
+
+def test_only_what_was_received_can_be_changed(attack: Recording) -> None:
+    with pytest.raises(UsageError, match=r"event 1 is checkpoint: only what was received can be dropped"):
+        Fork.of(attack, None, changes=Changes(drops=frozenset({1})), gives_inputs=True)
+    with pytest.raises(UsageError, match=r"none of 0-3 is received"):
+        received_between(attack, 0, 3)
+    with pytest.raises(UsageError, match=r"has no event 4000"):
+        received_between(attack, 4, 4000)
+
+
+def test_what_has_come_by_then_cannot_be_changed(attack: Recording, line: int) -> None:
+    with pytest.raises(UsageError, match=rf"event {line} has come by 1204:0") as caught:
+        Fork.of(attack, Share(50), changes=Changes(drops=frozenset({line})), gives_inputs=True)
+
+    assert "fork earlier" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("patch", "message"),
+    [
+        (Patch(0x3FFFFE, b"1234"), r"0x400000 is not in the guest's memory at 100:0"),
+        (Patch(1 << 40, b"1", physical=True), r"0x10000000000 is not in the guest's memory"),
+        (Patch(1 << 70, b"1"), r"0x400000000000000000 is not in the guest's memory"),
+    ],
+)
+def test_where_there_is_no_memory_nothing_is_patched(patch: Patch, message: str, attack: Recording) -> None:
+    with pytest.raises(UsageError, match=message):
+        Fork.of(attack, Position(100), changes=Changes((patch,)))
+
+
+def test_what_is_not_mapped_is_not_patched(recording_of: RecordingOf) -> None:
+    with pytest.raises(UsageError, match=r"0x7fff00000000 is not mapped at ") as caught:
+        Fork.of(recording_of("paging"), Share(90), changes=Changes((Patch(0x7FFF00000000, b"1"),)))
+
+    assert "phys:" in caught.value.hint
+
+
+def test_behind_its_end_a_guest_does_not_go_on(attack: Recording) -> None:
+    with pytest.raises(UsageError, match=r"the guest ends at 2408:0: the guest ended its run"):
+        Fork.of(attack, Edge.END)
+
+
+def test_a_fork_does_not_end_before_it_begins(attack: Recording, tmp_path: Path) -> None:
+    fork = Fork.of(attack, Position(100))
+
+    with NullConsole() as console, pytest.raises(UsageError, match=r"100:0 is not behind 100:0"):
+        fork.record(console, RecordOptions(until=Position(100)), tmp_path / "made")
+
+    assert not (tmp_path / "made").exists()
+
+
+def test_changes_of_inputs_want_inputs(attack: Recording, line: int) -> None:
+    with pytest.raises(UsageError, match="if the parent's inputs are not given"):
+        Fork.of(attack, None, changes=Changes(drops=frozenset({line})))
+    with pytest.raises(UsageError, match="a fork wants a position"):
+        Fork.of(attack)
+    with pytest.raises(UsageError, match="cannot be dropped and be replaced"):
+        Fork.of(attack, None, changes=Changes((), frozenset({line}), {line: b"x"}), gives_inputs=True)
