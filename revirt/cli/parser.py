@@ -59,6 +59,7 @@ def make_parser() -> Parser:
     _add_key(commands)
     _add_pack(commands)
     _add_cut(commands)
+    _add_diff(commands)
     return parser
 
 
@@ -141,6 +142,19 @@ def _add_fork(commands: Commands[Parser]) -> None:
         help="give it TEXT instead, with the escapes of scripts",
     )
     _add_run(fork, "NEW")
+
+
+def _add_diff(commands: Commands[Parser]) -> None:
+    diff = _command(commands, "diff", "diff", "Find where two recordings part, and what differs there")
+    diff.add_argument("recording", metavar="A", help="a directory or name")
+    diff.add_argument("other", metavar="B", help="likewise")
+    diff.add_argument(
+        "--at",
+        type=_point,
+        metavar="POINT",
+        help="compare the machines there, a point of A, not where they part",
+    )
+    _add_json(diff)
 
 
 def _add_run(record: Parser, directory: str) -> None:

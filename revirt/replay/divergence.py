@@ -102,15 +102,21 @@ def _search(failed: ReplaySession, good: CheckpointInfo, end: int, found: dict[s
 
 def compare(recorded: Machine, replayed: Machine) -> Iterator[Difference]:
     """Yield what differs between two machines of one configuration: memory, then devices, then registers."""
-    yield from _compare_memory(recorded, replayed)
-    yield from _compare_devices(recorded, replayed)
+    yield from compare_memory(recorded, replayed)
+    yield from compare_devices(recorded, replayed)
+    yield from compare_registers(recorded, replayed)
+
+
+def compare_registers(recorded: Machine, replayed: Machine) -> Iterator[Difference]:
+    """Yield the registers that differ."""
     ours = replayed.core.registers()
     for name, value in recorded.core.registers().items():
         if ours[name] != value:
             yield Difference(f"register {name}", f"{value:#x}", f"{ours[name]:#x}")
 
 
-def _compare_memory(recorded: Machine, replayed: Machine) -> Iterator[Difference]:
+def compare_memory(recorded: Machine, replayed: Machine) -> Iterator[Difference]:
+    """Yield the pages of memory that differ, each with the first bytes that do."""
     theirs, ours = recorded.core.ram, replayed.core.ram
     for start in range(0, len(ours), PAGE_SIZE):
         if theirs[start : start + PAGE_SIZE] != ours[start : start + PAGE_SIZE]:
@@ -125,11 +131,12 @@ def _compare_memory(recorded: Machine, replayed: Machine) -> Iterator[Difference
             )
 
 
-def _compare_devices(recorded: Machine, replayed: Machine) -> Iterator[Difference]:
+def compare_devices(recorded: Machine, replayed: Machine) -> Iterator[Difference]:
+    """Yield the fields of devices that differ, and whether the CPU is halted if that does."""
     ours = replayed.board.save()
     for name, state in recorded.board.save().items():
-        replayed_state = to_plain(ours[name])
-        for field, value in to_plain(state).items():
+        replayed_state = dict(_fields(to_plain(ours[name])))
+        for field, value in _fields(to_plain(state)):
             if replayed_state[field] != value:
                 yield Difference(
                     f"device {name}, {field}",
@@ -141,12 +148,21 @@ def _compare_devices(recorded: Machine, replayed: Machine) -> Iterator[Differenc
         yield Difference("halted", str(recorded.halted), str(replayed.halted))
 
 
+def _fields(plain: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the fields of a state by name, those of a state in it as ``outer.inner``."""
+    for name, value in plain.items():
+        if isinstance(value, dict):
+            yield from _fields(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
 def _memory_at(addresses: list[int]) -> Callable[[Machine], object]:
     return lambda machine: [machine.core.ram[address] for address in addresses]
 
 
 def _field_of(device: str, field: str) -> Callable[[Machine], object]:
-    return lambda machine: to_plain(machine.board.save()[device])[field]
+    return lambda machine: dict(_fields(to_plain(machine.board.save()[device])))[field]
 
 
 def _compare_with_recorded(failed: ReplaySession) -> list[Difference]:
