@@ -77,14 +77,14 @@ def damage_recording(rng: Random, samples: Path, case: Path) -> None:
 
     Raises FuzzError for an exit status that no command should have.
     """
-    path = case / "recording"
-    shutil.copytree(samples / rng.choice(SAMPLES)[0], path)
+    path, sample = case / "recording", samples / rng.choice(SAMPLES)[0]
+    shutil.copytree(sample, path)
     for _ in range(rng.choice((1, 1, 1, 2, 5))):
         files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != "lock")
         if files:
             _damage(rng, rng.choice(files))
     target, number = str(path), str(rng.randrange(4))
-    position = f"{rng.randrange(50_000)}:{rng.randrange(3)}"
+    position, fork = f"{rng.randrange(50_000)}:{rng.randrange(3)}", str(case / "fork")
     for words in (
         ["info", target, "--json"],
         ["events", target, "--jsonl"],
@@ -96,6 +96,10 @@ def damage_recording(rng: Random, samples: Path, case: Path) -> None:
         ["audit", target, "--json"],
         ["replay", target, "--from", number, "--until", position],
         ["events", target, "--icount", "--csv"],
+        ["diff", target, str(sample), "--json"],
+        ["fork", target, "--at", position, "--inputs", "--batch", "--until", "60000", "-o", fork, "--json"],
+        ["info", fork],
+        ["replay", fork, "--json"],
     ):
         status = revirt(words)
         if status == STOPPED:
