@@ -189,6 +189,16 @@ def test_the_sealed_ones_are_what_was_sealed(
     assert (made["seal"]["evicted"] is not None) == (name == "sealed-circular")
 
 
+def test_the_forked_one_names_its_parent_and_counts_on(tmp_path: Path) -> None:
+    recording = opened("fork", tmp_path)
+
+    (fork,) = recording.manifest.guest["forks"]
+    assert (fork["at"], fork["branches"], fork["dropped"]) == ("400:0", 400, [])
+    assert bytes.fromhex(fork["replaced"]["17"]) == b"echo forked\n"
+    assert recording.checkpoints[0].number == 1
+    assert list_pages(recording.path / "pages")[0].name == "00000000.pages"
+
+
 def test_the_cut_one_names_its_origin(tmp_path: Path) -> None:
     manifest = opened("cut", tmp_path).manifest
 

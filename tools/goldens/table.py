@@ -207,6 +207,17 @@ TABLE = (
         ),
     ),
     Golden(
+        "fork",
+        "goes on from another recording with its inputs, one of them changed, and shares its pages",
+        (
+            Run("record vuln --clock virtual --batch --checkpoint-every 500 -o parent"),
+            Run(
+                "fork parent --at 400 --replace '17=echo forked\\n' --patch 0x200000=00ff --batch"
+                " --checkpoint-every 500 -o fork"
+            ),
+        ),
+    ),
+    Golden(
         "sealed",
         "sealed while it was made; beside it the public key",
         (
