@@ -21,7 +21,7 @@ from revirt.checkpoint.format import from_bytes, to_bytes
 from revirt.core import PAGE_SIZE
 from revirt.errors import CorruptError, UsageError
 from revirt.fork.changes import Changes
-from revirt.fork.inputs import Collector, Inputs
+from revirt.fork.inputs import Collector, Inputs, why_ended
 from revirt.machine.config import ClockMode, MachineConfig
 from revirt.machine.machine import Machine
 from revirt.monitor.beginning import Pages
@@ -158,7 +158,12 @@ class Fork:
         giver = None
         if self._inputs is not None:
             follows = self._config.clock == self._recording.manifest.clock == "host"
-            giver = Giver(self._inputs.given, self._inputs.end if ends else None, follows=follows)
+            giver = Giver(
+                self._inputs.given,
+                self._inputs.end if ends else None,
+                follows=follows,
+                ends_itself=self._inputs.ends_itself,
+            )
         shares = options.limits is None and options.sign is None
         return record_from(
             _Forked(self._recording, self._config, self._moment, self._facts, shares=shares),
@@ -242,10 +247,10 @@ def _stand_at(recording: Recording, at: Point, collector: Collector) -> ReplaySe
     session = ReplaySession(recording, checkpoint=start.number, on_event=collector)
     session.machine.changed_pages()
     session.run(None if at is Edge.END else branches)
-    ended = session.machine.ended
+    ended = why_ended(session.machine)
     if ended is not None:
         raise UsageError(
-            f"the guest ends at {session.machine.moment().position}: {ended.reason}",
+            f"the guest ends at {session.machine.moment().position}: {ended}",
             hint="go on from somewhere before that",
         )
     return session

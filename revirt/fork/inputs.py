@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from revirt.errors import UsageError
 from revirt.fork.changes import Changes
 from revirt.log.events import Event, Kind
+from revirt.machine.machine import Machine
 from revirt.monitor.given import Given, end_at
 from revirt.replay import ReplaySession
 from revirt.replay.replayer import arrival_of
@@ -17,10 +18,11 @@ ENDED = "its parent ended here"
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What was given to a guest, in order, and where its recording ends."""
+    """What was given to a guest, in order, and where its recording ends; ``ends_itself`` says that it did that."""
 
     given: list[Given]
     end: Given
+    ends_itself: bool
 
 
 class Collector:
@@ -65,6 +67,14 @@ class Collector:
                 hint="fork earlier; without --at it is right before the first event that is changed",
             )
         machine = session.machine
-        return Inputs(
-            self._given, end_at(machine.moment(), machine.core.check(), machine.clock.now_ns, ENDED)
-        )
+        end = end_at(machine.moment(), machine.core.check(), machine.clock.now_ns, ENDED)
+        return Inputs(self._given, end, why_ended(machine) is not None)
+
+
+def why_ended(machine: Machine) -> str | None:
+    """Return how the guest ended its own run, *machine* being where a replay has come to; None if it did not."""
+    if machine.ended is not None:
+        return machine.ended.reason
+    # The log ends before the run loop sees that.
+    is_dead = machine.halted and not machine.core.interruptible
+    return "the CPU halted with interrupts disabled" if is_dead else None

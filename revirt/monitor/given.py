@@ -43,14 +43,23 @@ PATIENCE_NS = 1_000_000_000
 class Giver:
     """Gives *inputs*, in the order in which they came, and ends the run at *end*, if given.
 
-    *follows* says that the host's clock was read then and is now, so that its readings can be given, too.
+    *follows* says that the host's clock was read then and is now, so that its readings can be given, too;
+    *ends_itself* that the guest ended the other run, so that one at the same place will.
     """
 
-    def __init__(self, inputs: Iterable[Given], end: Given | None = None, *, follows: bool) -> None:
+    def __init__(
+        self,
+        inputs: Iterable[Given],
+        end: Given | None = None,
+        *,
+        follows: bool,
+        ends_itself: bool = False,
+    ) -> None:
         self.is_following = follows
         """Whether the guest has not been seen to do anything else, and its clock is given, too."""
         self._left = deque(inputs)
         self._end = end
+        self._ends_itself = ends_itself
         self._machine: Machine | None = None
         if not self.is_following:
             self.part()
@@ -154,12 +163,11 @@ class Giver:
         return [end.arrival] if end is not None and end.arrival is not None else []
 
     def _is_over(self, end: Given, moment: Moment) -> bool:
-        if self.is_following:
-            return not self._left and _place(end.moment) == _place(moment)
-        if self.machine.clock.now_ns >= end.guest_ns + PATIENCE_NS:
+        if not self.is_following and self.machine.clock.now_ns >= end.guest_ns + PATIENCE_NS:
             return True
         is_here = not self._left and _place(end.moment) == _place(moment)
-        return is_here and self._is_due(end, moment) and self._is_seen(end, moment)
+        is_same = is_here and self._is_due(end, moment) and self._is_seen(end, moment)
+        return is_same and not self._ends_itself
 
     def _is_seen(self, given: Given, moment: Moment) -> bool:
         """Return whether the guest seems to be at *moment* what it was when *given* came, at the same place."""

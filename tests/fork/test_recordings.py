@@ -267,4 +267,4 @@ def test_an_unchanged_fork_of_debian_ends_as_its_parent(
 
     ends = [list(each.events(after=each.event_end - 2)) for each in (parent, made)]
     assert ends[0][0].data == ends[1][0].data
-    assert ends[0][1].branches == ends[1][1].branches
+    assert (ends[0][1].branches, ends[0][1].data) == (ends[1][1].branches, ends[1][1].data)
