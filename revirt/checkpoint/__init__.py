@@ -8,6 +8,6 @@ sharing    gives the pages of one recording to another
 
 from revirt.checkpoint.format import CheckpointInfo
 from revirt.checkpoint.reader import CheckpointReader, LoadedCheckpoint
-from revirt.checkpoint.writer import CheckpointWriter
+from revirt.checkpoint.writer import Base, CheckpointWriter
 
-__all__ = ["CheckpointInfo", "CheckpointReader", "CheckpointWriter", "LoadedCheckpoint"]
+__all__ = ["Base", "CheckpointInfo", "CheckpointReader", "CheckpointWriter", "LoadedCheckpoint"]

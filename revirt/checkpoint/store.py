@@ -38,10 +38,9 @@ _WORTH_REWRITING = 4
 
 
 class PageStore:
-    """The files of pages in *directory*; *evicts* says whether `evict` will be called, which takes bookkeeping; the
-    first page gets *next_id*.
+    """The files of pages in *directory*; *evicts* says whether `evict` will be called, which takes bookkeeping.
 
-    Everything raises OSError if the host's file system does.
+    Ids count up from *next_id* on.  Everything raises OSError if the host's file system does.
     """
 
     def __init__(self, directory: Path, *, evicts: bool, next_id: int = 1) -> None:

@@ -10,6 +10,8 @@ every page.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -26,7 +28,6 @@ from revirt.checkpoint.format import (
     encode_checkpoint,
     from_bytes,
 )
-from revirt.checkpoint.reader import LoadedCheckpoint
 from revirt.checkpoint.store import PageStore
 from revirt.log.frame import write_whole
 
@@ -34,11 +35,22 @@ from revirt.log.frame import write_whole
 _KNOWN_LIMIT = 1 << 16
 
 
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What checkpoints go on from: pages that are not added are as *page_map* has them, an id for each page of memory.
+
+    New pages get ids from *next_page* on, which is behind all of those; the first checkpoint is number *number*.
+    """
+
+    page_map: Sequence[int]
+    next_page: int
+    number: int = 0
+
+
 class CheckpointWriter:
     """Stores checkpoints in *checkpoints* and *pages*, directories that exist and are empty.
 
-    With a *base* the first of them comes behind that one, a checkpoint of another recording whose files of pages are in
-    *pages* already (see `revirt.checkpoint.sharing`): pages that are not added are as they were there.
+    With a *base* the first of them goes on from a checkpoint elsewhere.
 
     One checkpoint is stored by `begin`, any number of `add_pages`, then `commit` (or `abandon`).
     All of them raise OSError if the host's file system does.
@@ -51,17 +63,18 @@ class CheckpointWriter:
         hash_pages: HashPages = core_hash_pages,
         *,
         evicts: bool = False,
-        base: LoadedCheckpoint | None = None,
+        base: Base | None = None,
     ) -> None:
         self._checkpoints = checkpoints
         self._hash_pages = hash_pages
-        self._store = PageStore(pages, evicts=evicts, next_id=base.next_page if base is not None else 1)
+        base = base or Base((), 1)
+        self._store = PageStore(pages, evicts=evicts, next_id=base.next_page)
         (self._zero_hash,) = from_bytes("Q", hash_pages(ZERO_PAGE))
-        self._map = array("Q", base.page_map if base is not None else ())
+        self._map = array("Q", base.page_map)
         self._known: dict[int, int] = {}
         self._info: CheckpointInfo | None = None
         self._state = b""
-        self.count = base.info.number + 1 if base is not None else 0
+        self.count = base.number
         """Number of the checkpoint that is to be on disk next: how many are, if they count from 0."""
         self._sizes: dict[int, int] = {}
 

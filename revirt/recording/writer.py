@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from revirt.checkpoint import CheckpointInfo, CheckpointWriter, LoadedCheckpoint
+from revirt.checkpoint import Base, CheckpointInfo, CheckpointWriter, LoadedCheckpoint
 from revirt.checkpoint.sharing import share_pages
 from revirt.errors import CorruptError, HostError, KeyFileError, RecordingExistsError
 from revirt.log.events import Event, Kind
@@ -48,7 +48,10 @@ class RecordingWriter:
         self._lock: int | None = lock
         self._ring = Ring(limits) if limits is not None else None
         self._store = CheckpointWriter(
-            path / layout.CHECKPOINTS, path / layout.PAGES, evicts=limits is not None, base=base
+            path / layout.CHECKPOINTS,
+            path / layout.PAGES,
+            evicts=limits is not None,
+            base=Base(base.page_map, base.next_page, base.info.number + 1) if base is not None else None,
         )
         self._sealer = sealer
         self._log = LogWriter(path / layout.LOG, self._wrote, self._tick)
