@@ -44,10 +44,13 @@ def arrival_of(event: Event) -> Arrival | None:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place in a log: the ordinal of the event to come, the hash so far, and output not yet compared."""
+    """A place in a log: the ordinal of the event to come, the hash so far, and output not yet compared.
+
+    Where the hash is not known (None) the next one that the log has is believed.
+    """
 
     next_event: int
-    chain: Chain
+    chain: Chain | None
     pending_output: bytes = b""
 
 
@@ -99,14 +102,15 @@ class Replayer:
         self._source = self._open_events(place.next_event)
         self._next = next(self._source, None)
         self._line = bytearray(place.pending_output)
-        self._chain = place.chain.copy()
+        self._chain = place.chain.copy() if place.chain is not None else None
         self._unhashed: list[Event] = []
         self.next_event = place.next_event
 
     @property
     def place(self) -> Place:
         """Where in the log the replay stands; `seek` goes back there."""
-        return Place(self.next_event, self._hashed().copy(), bytes(self._line))
+        chain = self._hashed()
+        return Place(self.next_event, chain.copy() if chain is not None else None, bytes(self._line))
 
     @property
     def is_exhausted(self) -> bool:
@@ -305,15 +309,20 @@ class Replayer:
         self._pass(event)
 
     def _compare_chain(self, event: Event) -> None:
-        found = self._hashed().seal(event).number
+        chain = self._hashed()
+        if chain is None:
+            self._chain = Chain(event.number)
+            return
+        found = chain.seal(event).number
         if event.number != found:
             raise self._differs(
                 event, "the log itself", f"hash {event.number:016x} of its events", f"{found:016x}"
             )
 
-    def _hashed(self) -> Chain:
+    def _hashed(self) -> Chain | None:
         """The hash of all that was passed: taken of many events at once, which costs a fraction."""
-        self._chain.add(*self._unhashed)
+        if self._chain is not None:
+            self._chain.add(*self._unhashed)
         self._unhashed.clear()
         return self._chain
 
