@@ -10,6 +10,7 @@ People also name points by other things, which only a recording turns into posit
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,7 +19,7 @@ NANOSECONDS = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d":
 
 _TEXT = re.compile(r"(\d{1,18})(?::(\d{1,18}))?")
 _TIME = re.compile(rf"(\d{{1,9}})(?:\.(\d{{1,9}}))?({'|'.join(NANOSECONDS)})", re.ASCII)
-_NUMBERED = re.compile(r"(checkpoint|event):(\d{1,18})", re.ASCII)
+_NUMBERED = re.compile(r"(checkpoint|event|icount):(\d{1,18})", re.ASCII)
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)%", re.ASCII)
 
 
@@ -89,6 +90,16 @@ class Share:
         return first + round((last - first) * self.percent / 100)
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class InstructionCount:
+    """The point before the instruction of that number, counted from 0."""
+
+    number: int
+
+    def __str__(self) -> str:
+        return f"icount:{self.number}"
+
+
 class Edge(StrEnum):
     """Where what is recorded begins or ends."""
 
@@ -97,14 +108,20 @@ class Edge(StrEnum):
 
 
 Point = Position | GuestTime | CheckpointNumber | EventNumber | Share | Edge
-"""A point as people name it."""
+"""A point as people name it, and as the recording alone knows it."""
+
+_NUMBERS: dict[str, Callable[[int], CheckpointNumber | EventNumber | InstructionCount]] = {
+    "checkpoint": CheckpointNumber,
+    "event": EventNumber,
+    "icount": InstructionCount,
+}
 
 
-def parse_point(text: str) -> Point:
+def parse_point(text: str) -> Point | InstructionCount:
     """Return the point that *text* names.
 
-    That is ``BRANCHES[:STEPS]``, a time, a percentage, ``checkpoint:N``, ``event:N``, ``start`` or ``end``.  A time is
-    a decimal number and ``ms``, ``s``, ``m``, ``h`` or ``d``.  Raises ValueError for anything else.
+    That is ``BRANCHES[:STEPS]``, a time, a percentage, ``checkpoint:N``, ``event:N``, ``icount:N``, ``start`` or
+    ``end``.  A time is a decimal number and ``ms``, ``s``, ``m``, ``h`` or ``d``.  Raises ValueError for anything else.
     """
     text = text.strip()
     if text in list(Edge):
@@ -115,10 +132,9 @@ def parse_point(text: str) -> Point:
     if (share := _SHARE.fullmatch(text)) is not None and float(share[1]) <= 100:
         return Share(float(share[1]))
     if (numbered := _NUMBERED.fullmatch(text)) is not None:
-        kind = CheckpointNumber if numbered[1] == "checkpoint" else EventNumber
-        return kind(int(numbered[2]))
+        return _NUMBERS[numbered[1]](int(numbered[2]))
     try:
         return Position.parse(text)
     except ValueError:
-        known = "BRANCHES, 12.5s, 50%, checkpoint:N, event:N, start or end"
+        known = "BRANCHES, 12.5s, 50%, checkpoint:N, event:N, icount:N, start or end"
         raise ValueError(f"{text!r} names no point of a recording; write {known}") from None

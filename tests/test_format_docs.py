@@ -12,6 +12,8 @@ import pytest
 from revirt.checkpoint import format as checkpoint_format
 from revirt.checkpoint.format import CHECKPOINT_FRAME, CHUNK_ENTRY, PAGES_FRAME
 from revirt.core import UNICORN_VERSION
+from revirt.index import counting
+from revirt.index import format as index_format
 from revirt.log import columns, frame, segment
 from revirt.log.events import LINE_LIMIT, Event, Kind
 from revirt.log.frame import Frame
@@ -27,6 +29,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 LOG = (DOCS / "log-format.md").read_text()
 CHECKPOINT = (DOCS / "checkpoint-format.md").read_text()
 PACK = (DOCS / "pack-format.md").read_text()
+INDEX = (DOCS / "index-format.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -192,3 +195,22 @@ def test_the_index_on_the_pack_page_is_what_the_code_makes_of_it() -> None:
     ]
 
     assert pack_format.Index.of(Path("x"), members).data.decode() == example
+
+
+def test_the_file_of_intervals_is_that_of_the_code() -> None:
+    frame_of = index_format.FRAME
+    fields = re.search(r"^fields +(.*?)^payload", INDEX, re.MULTILINE | re.DOTALL)
+    assert fields is not None
+    names = [
+        name.replace(" ", "_")
+        for name in re.findall(r"^ *(\w+(?: \w+)?) +(?:u\d+|16s)  ", fields[1], re.MULTILINE)
+    ]
+
+    assert names == list(index_format.StretchHeader.__slots__)
+    assert f"magic     {frame_of.magic.decode()}, version {frame_of.version}\n" in INDEX
+    assert f"The fields are `{frame_of.fields.format}`" in INDEX
+    assert f"(`{index_format._IDENTITY.format}`)" in INDEX
+    assert f"at most {frame_of.raw_limit} bytes" in INDEX
+    assert f"more than {index_format.MAX_COUNTS}" in INDEX
+    assert f"about {counting.SPACING:,} branches" in INDEX
+    assert (index_format.FIRST_ID, index_format.STRETCH_BITS) == (1 << 60, 32)

@@ -14,6 +14,7 @@ ROWS = (
     ("cli",),
     ("gdb", "fork", "diff"),
     ("timeline",),
+    ("index",),
     ("monitor", "replay"),
     ("recording",),
     ("checkpoint", "seal"),

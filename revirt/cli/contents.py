@@ -31,13 +31,14 @@ def events(arguments: argparse.Namespace) -> int:
     columns: Sequence[Column] = _COLUMNS
     if arguments.icount:
         # Imported here: listing what is on disk needs no CPU core.
+        from revirt.index import Index
         from revirt.replay import count_instructions
 
         # The replay starts behind the first checkpoint; nothing was executed before it.
         checkpoints = recording.checkpoints
         start = checkpoints[0].event + 1 - recording.manifest.start.event if checkpoints else 0
         before = ((event, 0) for event in islice(recording.events(), start))
-        found = chain(before, count_instructions(recording))
+        found = chain(before, Index(recording).events() or count_instructions(recording))
         columns = (*_COLUMNS[:4], _ICOUNT, *_COLUMNS[4:])
     emit(event_rows(found, kinds, first=recording.manifest.start.event), columns, arguments.form, sys.stdout)
     return 0

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import revirt
 from revirt.errors import UsageError
-from revirt.position import NANOSECONDS, Point, Position, parse_point
+from revirt.position import NANOSECONDS, InstructionCount, Point, Position, parse_point
 from revirt.render import Format
 
 _EPILOG = """\
@@ -53,6 +53,7 @@ def make_parser() -> Parser:
     _add_replay(commands)
     _add_audit(commands)
     _add_gdb(commands)
+    _add_index(commands)
     _add_store(commands)
     _add_verify(commands)
     _add_contents(commands)
@@ -249,6 +250,19 @@ def _add_gdb(commands: Commands[Parser]) -> None:
     gdb.add_argument("--symbols", type=Path, metavar="FILE", help="for --launch: the guest's symbols")
 
 
+def _add_index(commands: Commands[Parser]) -> None:
+    index = _command(commands, "index", "index", "Make what lets a recording be looked into at once")
+    _add_recording(index)
+    index.add_argument(
+        "--jobs",
+        type=_positive,
+        metavar="N",
+        help="replay so many stretches at a time (default: one per core)",
+    )
+    index.add_argument("-f", "--force", action="store_true", help="make again what is made")
+    _add_json(index)
+
+
 def _add_store(commands: Commands[Parser]) -> None:
     _add_forms(_command(commands, "ls", "store", "List the recordings", "ls"))
 
@@ -264,7 +278,9 @@ def _add_store(commands: Commands[Parser]) -> None:
     counted = stats.add_mutually_exclusive_group()
     counted.add_argument("--checkpoints", action="store_true", help="list checkpoints, not kinds of event")
     counted.add_argument(
-        "--icount", action="store_true", help="add bytes per million instructions, by a counting replay"
+        "--icount",
+        action="store_true",
+        help="add bytes per million instructions, from the index or by a counting replay",
     )
     _add_forms(stats)
 
@@ -315,7 +331,9 @@ def _add_contents(commands: Commands[Parser]) -> None:
     _add_recording(events)
     events.add_argument("--kind", action="append", metavar="KIND", help="only this kind; may be given again")
     events.add_argument(
-        "--icount", action="store_true", help="add exact instruction counts, by a counting replay"
+        "--icount",
+        action="store_true",
+        help="add exact instruction counts, from the index or by a counting replay",
     )
     _add_forms(events)
 
@@ -355,7 +373,7 @@ def _add_pack(commands: Commands[Parser]) -> None:
 def _add_cut(commands: Commands[Parser]) -> None:
     cut = _command(commands, "cut", "cut", "Make a smaller recording of a stretch of one")
     _add_recording(cut)
-    known = "BRANCHES, a time of the guest as 12.5s, 50%%, checkpoint:N, event:N, start or end"
+    known = "BRANCHES, a time of the guest as 12.5s, 50%%, checkpoint:N, event:N, icount:N, start or end"
     cut.add_argument("first", metavar="FROM", type=_point, help=known)
     cut.add_argument("last", metavar="TO", type=_point, help="likewise")
     cut.add_argument(
@@ -395,7 +413,7 @@ def _position(text: str) -> Position:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _point(text: str) -> Point:
+def _point(text: str) -> Point | InstructionCount:
     try:
         return parse_point(text)
     except ValueError as error:

@@ -51,6 +51,7 @@ _USAGE = (
     Column("log", "LOG", right=True, text=size),
     Column("checkpoints", "CHECKPOINTS", right=True, text=size),
     Column("pages", "PAGES", right=True, text=size),
+    Column("index", "INDEX", right=True, text=size),
     Column("other", "OTHER", right=True, text=size),
     Column("total", "TOTAL", right=True, text=size),
     Column("name", "NAME"),
@@ -66,6 +67,7 @@ class UsageRow:
     log: int
     checkpoints: int
     pages: int
+    index: int
     other: int
     total: int
 
@@ -79,9 +81,11 @@ def stats(arguments: argparse.Namespace) -> int:
     instructions = None
     if arguments.icount:
         # Imported here: counting what is on disk needs no CPU core.
+        from revirt.index import Index
         from revirt.replay import total_instructions
 
-        instructions = total_instructions(recording)
+        index = Index(recording)
+        instructions = index.instructions if index.is_complete else total_instructions(recording)
     log = log_stats(recording, instructions)
     if arguments.form is Format.JSON:
         emit_record(stats_fields(recording, log, instructions), arguments.form, sys.stdout)
@@ -140,9 +144,9 @@ def usage_rows(paths: Iterable[Path]) -> Iterator[UsageRow]:
 
 
 def _total(rows: list[UsageRow]) -> UsageRow:
-    parts = (Usage(row.log, row.checkpoints, row.pages, row.other) for row in rows)
+    parts = (Usage(row.log, row.checkpoints, row.pages, row.index, row.other) for row in rows)
     return _row("total", None, sum(parts, Usage()))
 
 
 def _row(name: str, path: Path | None, used: Usage) -> UsageRow:
-    return UsageRow(name, path, used.log, used.checkpoints, used.pages, used.other, used.total)
+    return UsageRow(name, path, used.log, used.checkpoints, used.pages, used.index, used.other, used.total)

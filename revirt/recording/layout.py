@@ -17,8 +17,10 @@ CHECKPOINTS = "checkpoints"
 PAGES = "pages"
 SEAL = "seal"
 LOCK = "lock"
+INDEX = "index"
+"""Derived from the rest, and no part of it: see `revirt.index`."""
 
-ENTRIES = frozenset({manifest.NAME, f"{manifest.NAME}.tmp", LOG, CHECKPOINTS, PAGES, SEAL, LOCK})
+ENTRIES = frozenset({manifest.NAME, f"{manifest.NAME}.tmp", LOG, CHECKPOINTS, PAGES, SEAL, LOCK, INDEX})
 """Everything that revirt puts there."""
 
 ALWAYS = (LOG, CHECKPOINTS, PAGES)

@@ -162,8 +162,8 @@ def _names(recording: Path) -> tuple[list[str], list[str]]:
 
 
 def _is_passing(name: str) -> bool:
-    """Return whether *name* is of something that nobody misses: the lock, and what a dead recorder was writing."""
-    return name == layout.LOCK or layout.is_member(name.removesuffix(".tmp"))
+    """Return whether *name* is of what nobody misses: the lock, the index, and what a dead recorder was writing."""
+    return name in (layout.LOCK, layout.INDEX) or layout.is_member(name.removesuffix(".tmp"))
 
 
 def _members(recording: Path, names: list[str], progress: Progress) -> Iterator[Member]:

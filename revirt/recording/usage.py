@@ -11,28 +11,35 @@ from pathlib import Path
 from revirt.errors import RecordingError
 from revirt.recording import layout
 
-_PARTS = {layout.LOG: "log", layout.CHECKPOINTS: "checkpoints", layout.PAGES: "pages"}
+_PARTS = {
+    layout.LOG: "log",
+    layout.CHECKPOINTS: "checkpoints",
+    layout.PAGES: "pages",
+    layout.INDEX: "index",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Bytes in the files of a recording, by part; ``other`` is what is in none of the three directories."""
+    """Bytes in the files of a recording, by part; ``other`` is what is in none of the directories named."""
 
     log: int = 0
     checkpoints: int = 0
     pages: int = 0
+    index: int = 0
     other: int = 0
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.log + self.checkpoints + self.pages + self.other
+        return self.log + self.checkpoints + self.pages + self.index + self.other
 
     def __add__(self, added: Usage) -> Usage:
         return Usage(
             self.log + added.log,
             self.checkpoints + added.checkpoints,
             self.pages + added.pages,
+            self.index + added.index,
             self.other + added.other,
         )
 

@@ -1,4 +1,4 @@
-"""Moments of a replay to come back to: those that the recording has, and those taken on the way.
+"""Moments of a replay to come back to: those that the recording and its index have, and those taken on the way.
 
 A snapshot is a map of memory, the machine's state and the place in the log: taking one costs the pages that changed
 since the last, going back to one the pages that differ.  Of those taken on the way, two are kept in each of the
@@ -11,16 +11,20 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right, insort
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from weakref import WeakSet
 
-from revirt.checkpoint.format import PAGE_SIZE
+from revirt.errors import CorruptError, FormatVersionError
+from revirt.index import Index, IndexCheckpoint
 from revirt.log.chain import Chain
 from revirt.machine.machine import Ended
+from revirt.machine.state import NewerVersionError
 from revirt.recording import CheckpointInfo, Recording
 from revirt.replay.replayer import Place
 from revirt.replay.session import ReplaySession
-from revirt.timeline.memory import Memory
+from revirt.timeline.memory import OWN, Memory
 
 NEAREST = 1024
 """Branches: a snapshot is not taken closer to another, but for the one at the branch where the user is."""
@@ -43,10 +47,20 @@ class Snapshot:
     ended: Ended | None
 
 
-class Snapshots:
-    """The moments that *session* can be brought to; it stands at a checkpoint of the recording."""
+Start = Snapshot | CheckpointInfo | IndexCheckpoint
+"""A moment that a replay can start from."""
 
-    def __init__(self, session: ReplaySession) -> None:
+
+def first_branch(start: Start) -> int:
+    """Return the first branch that can be reached from *start*: a halted CPU stands on the line behind one."""
+    return start.branches + (start.halted if isinstance(start, CheckpointInfo) else 0)
+
+
+class Snapshots:
+    """The moments that *session* can be brought to; it stands at a checkpoint of the recording, which has *index*."""
+
+    def __init__(self, session: ReplaySession, index: Index) -> None:
+        self.index = index
         self._session = session
         self._recording: Recording = session.recording
         self._infos: list[CheckpointInfo] = self._recording.checkpoints
@@ -55,7 +69,7 @@ class Snapshots:
         self._alive = WeakSet[Snapshot]()
         self._limit = BUDGET
         loaded = self._recording.load_checkpoint(session.info.number)
-        self._memory = Memory(session.machine.core, self._whole(loaded.page_map), self._recording.read_pages)
+        self._memory = Memory(session.machine.core, self._whole(loaded.page_map), self._read_pages)
 
     def take(self) -> Snapshot:
         """Return a snapshot of where the session stands, which is on a taken branch."""
@@ -84,30 +98,38 @@ class Snapshots:
         self._session.machine.ended = snapshot.ended
         self._session.replayer.seek(snapshot.place)
 
-    def nearest(self, branches: int) -> Snapshot | CheckpointInfo:
-        """Return the last snapshot, or checkpoint of the recording, that is not behind *branches*."""
+    def nearest(self, branches: int) -> Start:
+        """Return the last snapshot, or checkpoint of the recording or its index, that is not behind *branches*."""
         position = bisect_right(self._taken, branches, key=lambda each: each.branches)
-        taken = self._taken[position - 1] if position else None
-        info = self.checkpoint_before(branches)
-        return taken if taken is not None and taken.branches >= info.branches else info
+        starts: list[Start | None] = [
+            self._taken[position - 1] if position else None,
+            self.index.checkpoint_before(branches),
+            self.checkpoint_before(branches),
+        ]
+        return max((each for each in starts if each is not None), key=lambda each: each.branches)
 
     def checkpoint_before(self, branches: int) -> CheckpointInfo:
         """Return the last checkpoint of the recording that is not behind *branches*, or the first."""
         position = bisect_right(self._infos, branches, key=lambda each: each.branches + each.halted)
         return self._infos[max(0, position - 1)]
 
-    def load(self, info: CheckpointInfo) -> None:
-        """Bring the session to a checkpoint of the recording; raises CorruptError if it is damaged."""
-        loaded = self._recording.load_checkpoint(info.number)
-        self._memory.restore(self._whole(loaded.page_map))
-        self._session.machine.restore(loaded.state)
-        self._session.replayer.seek(Place(info.event + 1, Chain()))
-        self._session.replayer.begin(*self._recording.events_of_checkpoint(loaded))
+    def go_to(self, start: Start) -> None:
+        """Bring the session to *start*; raises CorruptError if that is damaged."""
+        match start:
+            case Snapshot():
+                self.restore(start)
+            case CheckpointInfo():
+                loaded = self._recording.load_checkpoint(start.number)
+                path = self._recording.checkpoint_path(start.number)
+                self._take_up(path, loaded.state, loaded.page_map, Place(start.event + 1, Chain()))
+                self._session.replayer.begin(*self._recording.events_of_checkpoint(loaded))
+            case IndexCheckpoint():
+                moment = self.index.load(start)
+                self._take_up(moment.path, moment.state, moment.page_map, moment.place)
 
     def start_before(self, branches: int) -> int:
-        """Return the branches of the last snapshot, or checkpoint of the recording, that is before *branches*."""
-        nearest = self.nearest(branches - 1)
-        return nearest.branches + (0 if isinstance(nearest, Snapshot) else nearest.halted)
+        """Return the branches of the last start that is before *branches*."""
+        return first_branch(self.nearest(branches - 1))
 
     def mark(self, snapshot: Snapshot) -> None:
         """Hold *snapshot* as long as the budget allows, until `unmark`."""
@@ -133,7 +155,7 @@ class Snapshots:
     @property
     def size(self) -> int:
         """Bytes that snapshots keep in memory."""
-        return self._memory.size + len(self._alive) * 8 * (len(self._session.machine.core.ram) // PAGE_SIZE)
+        return self._memory.size + len(self._alive) * 8 * self._session.machine.page_count
 
     def _let_go(self) -> None:
         """Let go of pages that no snapshot needs, and of snapshots until the rest is within the budget."""
@@ -146,6 +168,22 @@ class Snapshots:
         # Looking through all of them takes time: not again before there is much more.
         self._limit = max(BUDGET, self.size) + BUDGET // 4
 
+    def _take_up(self, path: Path, state: bytes, page_map: array[int], place: Place) -> None:
+        """Bring the session to what was stored in the file *path*."""
+        count = self._session.machine.page_count
+        if len(page_map) > count or max(page_map, default=0) >= OWN:
+            raise CorruptError(path, "its memory is not that of the machine")
+        self._memory.restore(self._whole(page_map))
+        try:
+            self._session.machine.restore(state)
+        except NewerVersionError as error:
+            raise FormatVersionError(path, error.found, error.known, what=error.what) from error
+        except ValueError as error:
+            raise CorruptError(path, str(error)) from error
+        self._session.replayer.seek(place)
+
     def _whole(self, page_map: array[int]) -> array[int]:
-        count = len(self._session.machine.core.ram) // PAGE_SIZE
-        return page_map + array("Q", bytes(8 * (count - len(page_map))))
+        return page_map + array("Q", bytes(8 * (self._session.machine.page_count - len(page_map))))
+
+    def _read_pages(self, ids: array[int]) -> Iterator[tuple[range, bytes]]:
+        return self.index.pages(ids)

@@ -6,13 +6,16 @@ from collections.abc import Callable, Sequence
 from weakref import ref
 
 from revirt.errors import UsageError
+from revirt.index import Index, build_index
 from revirt.log.events import Event
 from revirt.machine.machine import Machine
 from revirt.position import Position
 from revirt.recording import Recording
+from revirt.render import Progress
 from revirt.replay.session import ReplaySession, how_lost
 from revirt.timeline.conditions import Condition, EventKind, Execute, Stopped, StopReason
 from revirt.timeline.events import Events
+from revirt.timeline.instructions import InstructionCounter
 from revirt.timeline.search import Searcher, Watch, reason_of
 from revirt.timeline.snapshots import Snapshot
 from revirt.timeline.walker import ENDLESS, INTERRUPTED, InterruptedSearchError, Walker
@@ -39,7 +42,8 @@ class Timeline:
         self.events = Events(recording)
         """The events, by their ordinal."""
         self._session = ReplaySession(recording, events=self.events.after)
-        self._walker = Walker(self._session)
+        self._walker = Walker(self._session, Index(recording))
+        self._counter = InstructionCounter(self._walker)
         info = self._session.info
         # A halted guest stands somewhere on a line whose beginning went.
         self.start = Position(info.branches + info.halted)
@@ -74,6 +78,19 @@ class Timeline:
     def next_event(self) -> int:
         """Ordinal of the event that comes next."""
         return self._session.replayer.next_event
+
+    @property
+    def index(self) -> Index:
+        """The index of the recording; looked for again as long as it is not complete."""
+        snapshots = self._walker.snapshots
+        if not snapshots.index.is_complete:
+            snapshots.index = Index(self.recording)
+        return snapshots.index
+
+    def build_index(self, *, jobs: int | None = None, progress: Progress | None = None) -> Index:
+        """Make the index where there is none, as `revirt.index.build_index` does; raises as it, and return it."""
+        self._walker.snapshots.index = build_index(self.recording, jobs=jobs, progress=progress).index
+        return self.index
 
     # -- going somewhere ---------------------------------------------------------------------------------------
 
@@ -130,6 +147,34 @@ class Timeline:
             else:
                 low = middle + 1
         return self.seek(Position(low))
+
+    def icount(self) -> int:
+        """Return how many instructions were executed before here, from the oldest checkpoint on.
+
+        Raises UsageError if there is no index up to here.
+        """
+        here = self.position
+        try:
+            return self._counter.count(here, self.index)
+        finally:
+            self.seek(here)
+
+    def seek_icount(self, instructions: int) -> Position:
+        """Go to the last position before which so many *instructions* were executed; raises UsageError.
+
+        There it stands before the instruction of that number, from 0.
+        """
+        if instructions < 0:
+            raise UsageError("instructions are counted from 0")
+        before = self.position
+        found = self._counter.find(instructions, self.end.branches, self.index)
+        try:
+            return self.seek(found)
+        except UsageError:
+            self.seek(before)
+            raise UsageError(
+                f"{self.recording.path.name} ends before {instructions} instructions were executed"
+            ) from None
 
     def _is_time(self, branches: int, guest_ns: int) -> bool:
         """Go to *branches*, and return whether the guest's clock is at *guest_ns* or later there."""

@@ -6,11 +6,11 @@ from typing import Final
 
 from revirt.core import STOP_LIMIT, STOP_STEPS
 from revirt.errors import DivergenceError, RecordingError
+from revirt.index import Index
 from revirt.machine.machine import WATCHED, Machine
 from revirt.position import Position
-from revirt.recording import CheckpointInfo
 from revirt.replay.session import ReplaySession
-from revirt.timeline.snapshots import Snapshot, Snapshots
+from revirt.timeline.snapshots import Snapshot, Snapshots, first_branch
 
 APART = 24_000_000
 """Branches between snapshots taken on a long way: about a third of a second of replay."""
@@ -31,9 +31,9 @@ class InterruptedSearchError(Exception):
 class Walker:
     """Moves *session*, which stands at a checkpoint."""
 
-    def __init__(self, session: ReplaySession) -> None:
+    def __init__(self, session: ReplaySession, index: Index) -> None:
         self.session = session
-        self.snapshots = Snapshots(session)
+        self.snapshots = Snapshots(session, index)
         self.steps = 0
         """Instructions behind the branch where the machine was last."""
         self.anchor: Snapshot | None = None
@@ -92,14 +92,12 @@ class Walker:
     def _stand_at(self, branches: int) -> None:
         here = self.position
         nearest = self.snapshots.nearest(branches)
-        if self.steps and here.branches <= branches and here.branches >= _begin(nearest):
+        if self.steps and here.branches <= branches and here.branches >= first_branch(nearest):
             self.return_to_anchor()
-        elif self.steps or not _begin(nearest) <= here.branches <= branches:
+        elif self.steps or not first_branch(nearest) <= here.branches <= branches:
             self.steps, self._is_at_end = 0, False
-            if isinstance(nearest, Snapshot):
-                self.snapshots.restore(nearest)
-            else:
-                self.snapshots.load(nearest)
+            self.snapshots.go_to(nearest)
+            if not isinstance(nearest, Snapshot):
                 self._settle()
         self.run_to(branches)
 
@@ -199,8 +197,3 @@ class Walker:
                 return stop
             if self.is_searching and self.is_interrupted:
                 raise InterruptedSearchError
-
-
-def _begin(start: Snapshot | CheckpointInfo) -> int:
-    """Return the first branch that can be reached from *start*."""
-    return start.branches + (0 if isinstance(start, Snapshot) else start.halted)
