@@ -35,7 +35,7 @@ define seek
   frame
 end
 document seek
-Go to a position (BRANCHES or BRANCHES:STEPS), a time (12.5s), 50%, event:N, checkpoint:N, start or end.
+Go to a position (BRANCHES or BRANCHES:STEPS), a time (12.5s), 50%, event:N, checkpoint:N, icount:N, start or end.
 end
 
 define back

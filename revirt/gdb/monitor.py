@@ -10,7 +10,16 @@ from revirt.errors import RevirtError, UsageError
 from revirt.gdb.registers import program_counter
 from revirt.gdb.target import Target
 from revirt.log.wording import payload
-from revirt.position import CheckpointNumber, Edge, EventNumber, GuestTime, Position, Share, parse_point
+from revirt.position import (
+    CheckpointNumber,
+    Edge,
+    EventNumber,
+    GuestTime,
+    InstructionCount,
+    Position,
+    Share,
+    parse_point,
+)
 from revirt.render import printable
 
 _HISTORY = 1000
@@ -22,7 +31,7 @@ _HELP = """\
 when                    the position, the event to come, the guest's time
 when-icount             the instructions executed so far
 elapsed-time            the guest's time
-seek POINT              go to BRANCHES[:STEPS], 12.5s, 50%, event:N, checkpoint:N, start or end
+seek POINT              go to BRANCHES[:STEPS], 12.5s, 50%, event:N, checkpoint:N, icount:N, start or end
 run EVENT               go to the event of that number
 events [N]              list the next N events (10)
 checkpoint              mark this position; restart N goes back to it
@@ -93,10 +102,7 @@ class Monitor:
 
     def _when_icount(self, words: Sequence[str]) -> str:
         _expect(words, 0, "when-icount")
-        raise UsageError(
-            "instructions are counted by a replay, not while looking around",
-            hint="'revirt events --icount' has the count of every event",
-        )
+        return f"{self._target.icount()}\n"
 
     def _elapsed_time(self, words: Sequence[str]) -> str:
         _expect(words, 0, "elapsed-time")
@@ -125,6 +131,8 @@ class Monitor:
                 target.seek_event(point.number)
             case CheckpointNumber():
                 target.seek(self._recorded_checkpoint(point.number))
+            case InstructionCount():
+                target.seek_icount(point.number)
             case Edge.START:
                 target.seek(target.start)
             case Edge.END:

@@ -85,8 +85,14 @@ class FakeTimeline:
     def seek_time(self, guest_ns: int) -> Position:
         return self.seek(Position(guest_ns // 10**9))
 
+    def seek_icount(self, instructions: int) -> Position:
+        return self.seek(Position(instructions // 10, instructions % 10))
+
     def seek_end(self) -> Position:
         return self.seek(self.end)
+
+    def icount(self) -> int:
+        return self.at
 
     def step(self, count: int = 1) -> Stopped:
         return self._move(count)
