@@ -13,6 +13,7 @@ Comparisons:
     checkpoints  how long taking one pauses the guest, and restoring one takes
     memory       what a recorder takes beyond its guest's RAM
     seal         sealed / recorded, and the proof of one event of a million
+    timeline     making an index, going anywhere with it from a new process, and stepping back
     boot         boot to a shell against QEMU, plain, recorded and replayed, where QEMU is installed
     help         revirt --help
 
@@ -29,7 +30,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import checkpoints, compute, memory, qemu, recording, sealing
+from benchmarks import checkpoints, compute, memory, qemu, recording, sealing, timeline
 from benchmarks.measure import Figure, Settings
 from benchmarks.workloads import AGAINST_QEMU, RECORDED, WORKLOADS, Workload
 
@@ -37,8 +38,8 @@ from revirt.errors import HostError, RevirtError
 from revirt.image.guest import find
 from revirt.render import Column, Format, emit, printable
 
-COMPARISONS = ("recording", "log", "compute", "checkpoints", "memory", "seal", "boot", "help")
-_NEED_DEBIAN = {"recording", "log", "checkpoints", "memory", "seal", "boot"}
+COMPARISONS = ("recording", "log", "compute", "checkpoints", "memory", "seal", "timeline", "boot", "help")
+_NEED_DEBIAN = {"recording", "log", "checkpoints", "memory", "seal", "timeline", "boot"}
 _COLUMNS = (
     Column("comparison", "comparison"),
     Column("subject", "subject"),
@@ -106,6 +107,8 @@ def _figures(arguments: argparse.Namespace, settings: Settings) -> Iterator[Figu
         yield from sealing.measure_proofs(settings)
         for name in ("boot", "console"):
             yield from sealing.compare_sealing(WORKLOADS[name], settings)
+    if "timeline" in wanted:
+        yield from timeline.measure_timeline(WORKLOADS["boot"], settings)
     if "help" in wanted:
         yield from recording.measure_help(settings)
     for workload in _against_qemu(arguments):

@@ -6,6 +6,8 @@ The interpreter's start and its imports are not part of these times.
 from __future__ import annotations
 
 import json
+import os
+import random
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +24,9 @@ CHECKPOINT_EVERY = 8_000_000
 PROVEN_EVENTS = 1_000_000
 PIECE_EVENTS = 500
 """Events that are written, and sealed, at one time while proofs are measured."""
+
+POSITIONS = 100
+"""How many positions a timeline is brought to."""
 
 _BARE_MEMORY = 64 << 20
 
@@ -170,12 +175,79 @@ def _rows(start: int, count: int) -> Rows:
     )
 
 
+def cold_seeks(path: Path) -> dict[str, Any]:
+    """Go to random positions of the recording at *path*, each from a process of its own; return how long each took.
+
+    That is from opening the recording to standing there.
+    """
+    from revirt.position import Position
+    from revirt.recording import Recording
+    from revirt.timeline import Timeline
+
+    def seek(branches: int) -> tuple[float, float]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        timeline = Timeline(Recording.open(path))
+        timeline.seek(Position(branches))
+        took = time.perf_counter() - wall, time.process_time() - cpu
+        assert timeline.machine.core.branches == branches
+        return took
+
+    seconds, cpu_seconds = zip(
+        *(_in_child(seek, branches) for branches in _random_branches(path)), strict=True
+    )
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds}
+
+
+def _in_child(measure: Callable[[int], tuple[float, float]], argument: int) -> tuple[float, float]:
+    """Return what *measure* returns in a new process, which has nothing to import any more."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        # Whatever happens, nothing but this is done twice.
+        try:
+            os.write(write, json.dumps(measure(argument)).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with open(read, "rb") as news:
+        said = news.read()
+    os.waitpid(child, 0)
+    wall, cpu = json.loads(said)
+    return wall, cpu
+
+
+def reverse_steps(path: Path) -> dict[str, Any]:
+    """Step back by an instruction from random positions of the recording at *path*; return how long each step took."""
+    from revirt.position import Position
+    from revirt.recording import Recording
+    from revirt.timeline import Timeline
+
+    timeline = Timeline(Recording.open(path))
+    seconds, cpu_seconds = [], []
+    for branches in _random_branches(path):
+        timeline.seek(Position(branches))
+        wall, cpu = time.perf_counter(), time.process_time()
+        timeline.step_back()
+        seconds.append(time.perf_counter() - wall)
+        cpu_seconds.append(time.process_time() - cpu)
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds}
+
+
+def _random_branches(path: Path) -> list[int]:
+    from revirt.recording import Recording
+
+    chance, end = random.Random(POSITIONS), Recording.open(path).end_branches
+    return [chance.randrange(1, end) for _ in range(POSITIONS)]
+
+
 TASKS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "bare": bare,
     "instructions": instructions,
     "restore": restore,
     "pauses": pauses,
     "proofs": proofs,
+    "cold_seeks": cold_seeks,
+    "reverse_steps": reverse_steps,
 }
 
 if __name__ == "__main__":
