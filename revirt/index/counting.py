@@ -35,10 +35,10 @@ from revirt.log.frame import write_whole
 from revirt.recording import Recording
 from revirt.replay import ReplaySession
 
-SPACING = 4_000_000
-"""Branches between two checkpoints: 0.1 to 0.2 s of replay.
+SPACING = 3_000_000
+"""Branches between two checkpoints: 0.1 to 0.2 s of replay by a machine that has to translate all code first.
 
-A Debian boot then takes 43 MB for them; 8 million branches apart they would take 37.
+A Debian boot takes 49 MB for them; 8 million branches apart they would take 38.
 """
 STRIDE = 1 << 16
 """Branches between two counts of instructions, which take a few ms to count."""

@@ -10,7 +10,15 @@ import pytest
 from revirt.index import Index, build_index
 from revirt.recording import Recording
 
-CHECKPOINT_EVERY = {"timer": 12_000_000, "race": 5_000_000, "paging": 20_000, "echo": 1_000, "idle": 200}
+CHECKPOINT_EVERY = {
+    "timer": 12_000_000,
+    "race": 5_000_000,
+    "packer": 20_000,
+    "paging": 20_000,
+    "paging32": 40_000,
+    "echo": 1_000,
+    "idle": 200,
+}
 """Branches between checkpoints, so that a recording of a bundled guest has several."""
 
 
