@@ -7,20 +7,12 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 
 from revirt.errors import RevirtError, UsageError
-from revirt.gdb.registers import program_counter
 from revirt.gdb.target import Target
 from revirt.log.wording import payload
-from revirt.position import (
-    CheckpointNumber,
-    Edge,
-    EventNumber,
-    GuestTime,
-    InstructionCount,
-    Position,
-    Share,
-    parse_point,
-)
+from revirt.machine.modes import program_counter
+from revirt.position import Position
 from revirt.render import printable
+from revirt.timeline import seek_point
 
 _HISTORY = 1000
 _EVENTS, _MOST_EVENTS = 10, 1000
@@ -115,35 +107,8 @@ class Monitor:
 
     def _seek(self, words: Sequence[str]) -> str:
         (text,) = _expect(words, 1, "seek POINT")
-        target = self._target
-        try:
-            point = parse_point(text)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-        match point:
-            case Position():
-                target.seek(point)
-            case GuestTime():
-                target.seek_time(point.ns)
-            case Share():
-                target.seek_fraction(point.percent / 100)
-            case EventNumber():
-                target.seek_event(point.number)
-            case CheckpointNumber():
-                target.seek(self._recorded_checkpoint(point.number))
-            case InstructionCount():
-                target.seek_icount(point.number)
-            case Edge.START:
-                target.seek(target.start)
-            case Edge.END:
-                target.seek_end()
+        seek_point(self._target, text)
         return self._moved()
-
-    def _recorded_checkpoint(self, number: int) -> Position:
-        for info in self._target.recording.checkpoints:
-            if info.number == number:
-                return Position(info.branches)
-        raise UsageError(f"the recording has no checkpoint {number}")
 
     def _run(self, words: Sequence[str]) -> str:
         (text,) = _expect(words, 1, "run EVENT")

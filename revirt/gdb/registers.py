@@ -11,20 +11,16 @@ shown is the linear address, so that ``x/i $pc`` and breakpoints mean the same p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+
+from revirt.machine.modes import LMA, Values, code_bits, program_counter
 
 CORE = "org.gnu.gdb.i386.core"
 SSE = "org.gnu.gdb.i386.sse"
 SEGMENTS = "org.gnu.gdb.i386.segments"
 SYSTEM = "revirt.x86.system"
-
-_LMA, _PE, _VM = 1 << 10, 1 << 0, 1 << 17
-_CODE_64, _CODE_32 = 1 << 21, 1 << 22  # bits L and D of a code segment's descriptor, second word
-
-Values = Mapping[str, int]
-"""The CPU's registers by name, as `revirt.core` has them."""
 
 
 class Architecture(Enum):
@@ -40,11 +36,9 @@ class Architecture(Enum):
 
         Long mode is AMD64, whatever the code it runs at the moment; otherwise it is the size of the code that decides.
         """
-        if values["efer"] & _LMA:
+        if values["efer"] & LMA:
             return cls.AMD64
-        if not values["cr0"] & _PE or values["rflags"] & _VM or not values["cs.flags"] & _CODE_32:
-            return cls.I8086
-        return cls.I386
+        return cls.I8086 if code_bits(values) == 16 else cls.I386
 
     @property
     def address_bits(self) -> int:
@@ -69,13 +63,6 @@ class Register:
         if value is None:
             return b"xx" * size
         return (value & (1 << self.bits) - 1).to_bytes(size, "little").hex().encode()
-
-
-def program_counter(values: Values) -> int:
-    """Return the linear address of the instruction to come."""
-    if values["efer"] & _LMA and values["cs.flags"] & _CODE_64:
-        return values["rip"]
-    return (values["cs.base"] + values["rip"]) & 0xFFFF_FFFF
 
 
 def features(architecture: Architecture) -> dict[str, tuple[Register, ...]]:

@@ -6,6 +6,7 @@ search       what a search tells the core to note, and what that means
 snapshots    moments to come back to, those of the recording and those taken on the way
 memory       the contents of pages, each kept once for all snapshots
 events       the log, at hand
+points       going to points as people name them
 """
 
 from revirt.timeline.conditions import (
@@ -18,6 +19,7 @@ from revirt.timeline.conditions import (
     StopReason,
     Write,
 )
+from revirt.timeline.points import seek_point
 from revirt.timeline.timeline import Timeline
 
 __all__ = [
@@ -30,4 +32,5 @@ __all__ = [
     "Stopped",
     "Timeline",
     "Write",
+    "seek_point",
 ]

@@ -11,9 +11,9 @@ from revirt.gdb.registers import (
     SSE,
     Architecture,
     features,
-    program_counter,
     registers,
 )
+from revirt.machine.modes import program_counter
 
 # GDB manual, "i386 Features".
 X87 = [*(f"st{n}" for n in range(8)), "fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop"]

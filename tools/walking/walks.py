@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from revirt.errors import UsageError
-from revirt.gdb.registers import program_counter
+from revirt.machine.modes import program_counter
 from revirt.position import Position
 from revirt.recording import Recording
 from revirt.timeline import Execute, Stopped, StopReason, Timeline
