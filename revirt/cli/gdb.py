@@ -18,8 +18,8 @@ from pathlib import Path
 
 from revirt.cli.signals import OrderlyStop
 from revirt.errors import EvictedError, HostError, UsageError
-from revirt.gdb import COMMANDS, Architecture, Server, Stub, find_symbols, gdb_command
-from revirt.recording import Recording, resolve
+from revirt.gdb import COMMANDS, Architecture, Server, Stub, gdb_command
+from revirt.recording import Recording, find_symbols, resolve
 from revirt.render import printable
 from revirt.timeline import Timeline
 

@@ -8,13 +8,13 @@ resuming      steps, searches, stop replies
 monitor       commands behind gdb's "monitor"
 stub          what each packet asks, and its answer
 server        sockets: one client at a time, Ctrl-C while a search runs
-launch        gdb itself, and symbols for it
+launch        gdb itself
 target        what all of that needs of a timeline
 """
 
-from revirt.gdb.launch import COMMANDS, find_symbols, gdb_command
+from revirt.gdb.launch import COMMANDS, gdb_command
 from revirt.gdb.registers import Architecture
 from revirt.gdb.server import Server
 from revirt.gdb.stub import Stub
 
-__all__ = ["COMMANDS", "Architecture", "Server", "Stub", "find_symbols", "gdb_command"]
+__all__ = ["COMMANDS", "Architecture", "Server", "Stub", "gdb_command"]

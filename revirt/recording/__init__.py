@@ -35,6 +35,7 @@ from revirt.recording.store import (
     remove,
     resolve,
 )
+from revirt.recording.symbols import find_symbols
 from revirt.recording.unpacking import unpack, unpack_from
 from revirt.recording.usage import Usage, disk_usage
 from revirt.recording.verify import Finding, Verdict, Verification
@@ -64,6 +65,7 @@ __all__ = [
     "checkpoint_stats",
     "cut",
     "disk_usage",
+    "find_symbols",
     "is_recording",
     "latest",
     "list_recordings",
