@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from weakref import ref
 
 from revirt.errors import UsageError
 from revirt.index import Index, build_index
-from revirt.log.events import Event
+from revirt.log.events import Event, Kind
 from revirt.machine.machine import Machine
 from revirt.position import Position
 from revirt.recording import Recording
@@ -22,6 +23,8 @@ from revirt.timeline.walker import ENDLESS, INTERRUPTED, InterruptedSearchError,
 
 MOST_MARKS = 1000
 """Marks at a time."""
+CONSOLE_EVENTS = 50_000
+"""Events that are looked at for what a console shows: more take longer than an eye blinks."""
 _CHUNK = 1_000_000
 """Branches between two looks at the guest's clock."""
 
@@ -378,6 +381,18 @@ class Timeline:
             if len(data) < piece:
                 break
         return bytes(found)
+
+    def console(self, size: int) -> bytes:
+        """Return what the guest has sent up to here, its last *size* bytes at most, out of `CONSOLE_EVENTS` events."""
+        parts = [self._session.replayer.place.pending_output]
+        missing = size - len(parts[0])
+        for _, event in islice(self.events.before(self.next_event), CONSOLE_EVENTS):
+            if missing <= 0:
+                break
+            if event.kind is Kind.TRANSMITTED:
+                parts.append(event.data)
+                missing -= len(event.data)
+        return b"".join(reversed(parts))[-size:] if size else b""
 
     # -- details of searching ---------------------------------------------------------------------------------------
 
