@@ -20,6 +20,7 @@ from revirt.recording import (
     repair,
     resolve,
 )
+from revirt.recording.notes import move_notes, remove_notes
 from revirt.render import (
     Column,
     Format,
@@ -170,6 +171,7 @@ def mv(arguments: argparse.Namespace) -> int:
     """Rename or move a recording; print where it is now."""
     source = resolve(arguments.recording)
     target = move(source, move_target(source, arguments.target))
+    move_notes(source, target)
     if arguments.form is Format.TABLE:
         print(printable(str(target)))
     else:
@@ -190,6 +192,7 @@ def rm(arguments: argparse.Namespace) -> int:
             raise RecordingError(f"{row.path} is being recorded", hint="stop its 'revirt record' first")
     for path in _agreed(rows, arguments.force):
         remove(path)
+        remove_notes(path)
     return 0
 
 
