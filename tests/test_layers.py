@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "revirt"
 
 ROWS = (
     ("cli",),
-    ("gdb", "fork", "diff"),
+    ("gdb", "debugger", "fork", "diff"),
     ("timeline",),
     ("index",),
     ("monitor", "replay"),

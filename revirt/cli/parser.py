@@ -54,6 +54,7 @@ def make_parser() -> Parser:
     _add_audit(commands)
     _add_gdb(commands)
     _add_index(commands)
+    _add_debug(commands)
     _add_store(commands)
     _add_verify(commands)
     _add_contents(commands)
@@ -263,6 +264,40 @@ def _add_index(commands: Commands[Parser]) -> None:
     _add_json(index)
 
 
+def _add_debug(commands: Commands[Parser]) -> None:
+    debug = _command(commands, "debug", "debug", "Look at a recording, forwards and backwards")
+    _add_recording(debug)
+    debug.add_argument(
+        "--at", metavar="POINT", help="stand there at first: a position, 50%%, 12.5s, event:N, end"
+    )
+    debug.add_argument("--symbols", type=Path, metavar="FILE", help="the guest's symbols: an ELF file")
+    debug.add_argument(
+        "-e",
+        dest="commands",
+        action="append",
+        default=[],
+        type=lambda text: (text, None),
+        metavar="COMMAND",
+        help="run this command first; may be given again",
+    )
+    debug.add_argument(
+        "-x",
+        dest="commands",
+        action="append",
+        type=lambda text: (None, Path(text)),
+        metavar="FILE",
+        help="run the commands in this file first; may be given again",
+    )
+    how = debug.add_mutually_exclusive_group()
+    how.add_argument(
+        "--plain",
+        action="store_true",
+        help="no screen: commands line by line, those of -e and -x or else of standard input",
+    )
+    how.add_argument("--screenshot", type=Path, metavar="FILE", help="write the screen to this file, as SVG")
+    debug.add_argument("--size", type=_screen_size, metavar="WxH", help="of the screenshot (80x24)")
+
+
 def _add_store(commands: Commands[Parser]) -> None:
     _add_forms(_command(commands, "ls", "store", "List the recordings", "ls"))
 
@@ -418,6 +453,13 @@ def _point(text: str) -> Point | InstructionCount:
         return parse_point(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _screen_size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,3})x(\d{1,3})", text, re.ASCII)
+    if match is None or int(match[1]) < 40 or int(match[2]) < 12:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size of a screen; write 100x30, 40x12 at least")
+    return int(match[1]), int(match[2])
 
 
 def _boundary(text: str) -> Position:

@@ -1,0 +1,279 @@
+"""Commands that go somewhere else, and those that say where to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from revirt.debugger.commands import (
+    Command,
+    Words,
+    complete_expression,
+    complete_point,
+    count_of,
+    expect,
+    number,
+    one_of,
+)
+from revirt.debugger.conditions import KINDS, condition_of, condition_text, stop_text
+from revirt.debugger.looking import where
+from revirt.debugger.session import Point, Session
+from revirt.errors import UsageError
+from revirt.log.events import Kind
+from revirt.machine.modes import stack_pointer
+from revirt.timeline import Condition, Execute, Stopped, StopReason, seek_point
+
+MOST_STEPS = 10_000_000
+_KIND_LABELS = tuple(each.label for each in Kind)
+_CALL_SIZES = range(2, 8)
+"""Bytes that a near call may take."""
+
+
+def _told(session: Session, stopped: Stopped, *, is_forward: bool) -> str:
+    """Return why a move ended, if there is anything to say, and where."""
+    reason = stop_text(session, stopped, is_forward=is_forward)
+    return f"{reason}\n{where(session)}" if reason else where(session)
+
+
+# -- steps ---------------------------------------------------------------------------------------------------------
+
+
+def _step(session: Session, words: Words) -> str:
+    count = count_of(words, 1, "step [N]", MOST_STEPS)
+    return _told(session, session.step(count), is_forward=True)
+
+
+def _step_back(session: Session, words: Words) -> str:
+    count = count_of(words, 1, "step-back [N]", MOST_STEPS)
+    return _told(session, session.step(-count), is_forward=False)
+
+
+def _next(session: Session, words: Words) -> str:
+    """Step, over a call: to the instruction behind it, with the stack as it is now or shorter."""
+    expect(words, 0, 0, "next")
+    coming = session.instruction()
+    if coming is None or not coming.is_call:
+        return _told(session, session.step(1), is_forward=True)
+    return _over(session, [Execute(coming.end)], is_forward=True)
+
+
+def _next_back(session: Session, words: Words) -> str:
+    """Step back, over a call that has just returned: to the call."""
+    expect(words, 0, 0, "next-back")
+    here, pc, bits = session.position, session.pc, session.bits
+    stopped = session.step(-1)
+    came = session.instruction()
+    if came is None or not came.is_return or came.address == pc:
+        return _told(session, stopped, is_forward=False)
+    calls = []
+    for size in _CALL_SIZES:
+        data = session.timeline.read(pc - size, size) if pc >= size else b""
+        found = next(session.disassembler.instructions(pc - size, data, bits), None)
+        if found is not None and found.is_call and found.end == pc:
+            calls.append(Execute(found.address))
+    if not calls:
+        return _told(session, stopped, is_forward=False)
+    session.timeline.seek(here)
+    return _over(session, calls, is_forward=False)
+
+
+def _over(session: Session, places: list[Execute], *, is_forward: bool) -> str:
+    """Run to one of *places*, not deeper in the stack than here, or to what breakpoints stop at before."""
+    top = stack_pointer(session.timeline.registers())
+    while True:
+        stopped = session.run([*places, *session.conditions], is_forward=is_forward)
+        is_deeper = stack_pointer(session.timeline.registers()) < top
+        is_passed = stopped.condition in places and stopped.condition not in session.conditions
+        if not (is_passed and is_deeper) or session.wants_stop:
+            break
+    if is_passed:
+        stopped = Stopped(StopReason.STEP, stopped.position)
+    return _told(session, stopped, is_forward=is_forward)
+
+
+# -- searches ------------------------------------------------------------------------------------------------------
+
+
+def _continue(session: Session, words: Words) -> str:
+    expect(words, 0, 0, "continue")
+    return _told(session, session.run(session.conditions, is_forward=True), is_forward=True)
+
+
+def _reverse_continue(session: Session, words: Words) -> str:
+    expect(words, 0, 0, "reverse-continue")
+    return _told(session, session.run(session.conditions, is_forward=False), is_forward=False)
+
+
+def _search(session: Session, words: Words) -> str:
+    return _begin_search(session, words, is_forward=True)
+
+
+def _search_back(session: Session, words: Words) -> str:
+    return _begin_search(session, words, is_forward=False)
+
+
+def _begin_search(session: Session, words: Words, *, is_forward: bool) -> str:
+    if words and words[0] == "text" and len(words) > 1:
+        text = " ".join(words[1:]).encode()
+
+        def look(is_forward: bool) -> str:
+            return _search_text(session, text, is_forward=is_forward)
+    elif words and words[0] in KINDS:
+        condition = condition_of(session, words[0], words[1:])
+
+        def look(is_forward: bool) -> str:
+            stopped = session.run([condition], is_forward=is_forward)
+            return _told(session, stopped, is_forward=is_forward)
+    else:
+        raise UsageError("write: search WHAT ..", hint=f"WHAT is {', '.join(KINDS)} or text")
+
+    session.last_search = lambda is_same: look(is_forward if is_same else not is_forward)
+    return look(is_forward)
+
+
+def _again(session: Session, words: Words) -> str:
+    expect(words, 0, 0, "again")
+    return _repeated(session)(True)
+
+
+def _again_back(session: Session, words: Words) -> str:
+    expect(words, 0, 0, "again-back")
+    return _repeated(session)(False)
+
+
+def _repeated(session: Session) -> Callable[[bool], str]:
+    if session.last_search is None:
+        raise UsageError("nothing was searched for yet", hint="see 'help search'")
+    return session.last_search
+
+
+def _search_text(session: Session, text: bytes, *, is_forward: bool) -> str:
+    """Go to the next place, or the one before, where the guest had just printed *text*."""
+    timeline = session.timeline
+    here, next_event = session.position, timeline.next_event
+    events = (
+        enumerate(timeline.events.after(next_event), next_event)
+        if is_forward
+        else timeline.events.before(next_event)
+    )
+    # What the text may have begun in: the chunk before, or what follows it and where that is.
+    rest, later = b"", None
+    for ordinal, event in events:
+        if session.wants_stop:
+            return f"interrupted\n{where(session)}"
+        if event.kind is not Kind.TRANSMITTED:
+            continue
+        joined = rest + event.data if is_forward else event.data + rest
+        found: int | None = None
+        if text in joined:
+            found = ordinal if is_forward or text in event.data else later
+        if found is not None:
+            place = timeline.seek_event(found)
+            if place > here if is_forward else place < here:
+                return f"event {found} printed it\n{where(session)}"
+        keep = len(text) - 1
+        rest = joined[len(joined) - min(keep, len(joined)) :] if is_forward else joined[:keep]
+        later = ordinal
+    timeline.seek(here)
+    raise UsageError(f"the guest does not print that {'after' if is_forward else 'before'} this")
+
+
+# -- places --------------------------------------------------------------------------------------------------------
+
+
+def _seek(session: Session, words: Words) -> str:
+    (text,) = expect(words, 1, 1, "seek POINT")
+    seek_point(session.timeline, text)
+    return where(session)
+
+
+def _event(session: Session, words: Words) -> str:
+    """Go to an event by its number, or by how many there are from here to it."""
+    (text,) = expect(words, 1, 1, "event N|+N|-N")
+    timeline = session.timeline
+    if text[0] == "+":
+        found = timeline.next_event + number(text[1:]) - 1
+        before = session.position
+        # The event that has just come and an interrupt that is about to have their places here.
+        while timeline.seek_event(found) == before and found < timeline.events.end - 1:
+            found += 1
+    elif text[0] == "-":
+        found = max(timeline.events.first, timeline.next_event - number(text[1:]))
+        before = session.position
+        while timeline.seek_event(found) >= before and found > timeline.events.first:
+            found -= 1
+    else:
+        timeline.seek_event(number(text))
+    return where(session)
+
+
+def _back(session: Session, words: Words) -> str:
+    expect(words, 0, 0, "back")
+    session.go_in_history(-1)
+    return where(session)
+
+
+def _forward(session: Session, words: Words) -> str:
+    expect(words, 0, 0, "forward")
+    session.go_in_history(1)
+    return where(session)
+
+
+# -- where to stop -------------------------------------------------------------------------------------------------
+
+
+def _setter(kind: str) -> Callable[[Session, Words], str]:
+    def add(session: Session, words: Words) -> str:
+        return _add(session, condition_of(session, kind, words))
+
+    return add
+
+
+def _add(session: Session, condition: Condition) -> str:
+    known = session.number_of(condition)
+    text = condition_text(session, condition)
+    if known is not None:
+        return f"there is breakpoint {known} already: {text}"
+    return f"breakpoint {session.add_point(Point(condition, text))}: {text}"
+
+
+def _delete(session: Session, words: Words) -> str:
+    expect(words, 0, 1, "delete [N]")
+    if not words:
+        session.points.clear()
+        return "no breakpoints left"
+    if session.points.pop(number(words[0]), None) is None:
+        raise UsageError(f"there is no breakpoint {words[0]}", hint="see 'info breakpoints'")
+    return f"breakpoint {words[0]} is gone"
+
+
+_what = one_of(*KINDS, "text")
+
+COMMANDS = (
+    Command("step", "[N]", "an instruction on", _step, ("s", "si", "stepi"), moves=True),
+    Command("step-back", "[N]", "an instruction back", _step_back, ("S", "rsi", "reverse-stepi"), moves=True),
+    Command("next", "", "an instruction on, over what it calls", _next, ("n", "ni", "nexti"), moves=True),
+    Command("next-back", "", "an instruction back, over a call that has just returned", _next_back,
+            ("N", "rni", "reverse-nexti"), moves=True),
+    Command("continue", "", "on to a breakpoint or watchpoint, or to the end", _continue, ("c",), moves=True),
+    Command("reverse-continue", "", "back to a breakpoint or watchpoint, or to the start", _reverse_continue,
+            ("C", "rc"), moves=True),
+    Command("search", "WHAT ..", "on to the next `execute ADDRESS`, `write`, `read` or `access ADDRESS [SIZE]`, "
+            "`event KIND`, or `text` that the guest prints", _search, ("/",), _what, moves=True),
+    Command("search-back", "WHAT ..", "back to the last one", _search_back, ("\\",), _what, moves=True),
+    Command("again", "", "the last search once more", _again, (";",), moves=True),
+    Command("again-back", "", "the last search once more, the other way", _again_back, (",",), moves=True),
+    Command("seek", "POINT", "go to `BRANCHES`, `BRANCHES:STEPS`, `12.5s`, `50%`, `event:N`, `checkpoint:N`, `start` "
+            "or `end`", _seek, (), complete_point, moves=True),
+    Command("event", "N", "go to event number N, with a sign so many on or back", _event, ("run",), moves=True),
+    Command("back", "", "to where one stood before", _back, ("undo",), moves=True),
+    Command("forward", "", "again to where `back` came from", _forward, ("redo",), moves=True),
+    Command("break", "[ADDRESS]", "stop before the instruction there; without an address, before this one",
+            _setter("execute"), ("b",), complete_expression),
+    Command("watch", "ADDRESS [SIZE]", "stop where that is written", _setter("write"), (), complete_expression),
+    Command("rwatch", "ADDRESS [SIZE]", "stop where that is read", _setter("read"), (), complete_expression),
+    Command("awatch", "ADDRESS [SIZE]", "stop where that is read or written", _setter("access"), (),
+            complete_expression),
+    Command("catch", "KIND", "stop at events of a kind, such as `received`", _setter("event"), (),
+            one_of(*_KIND_LABELS)),
+    Command("delete", "[N]", "forget a breakpoint, watchpoint or catch; without a number all", _delete, ("d",)),
+)  # fmt: skip
