@@ -26,6 +26,9 @@ class Terminal:
         self._screen = pyte.Screen(columns, lines)
         self._stream = pyte.ByteStream(self._screen)
         env = {**environment(), "TERM": "xterm-256color"} | ({} if colour else {"NO_COLOR": "1"})
+        # Workers of pytest-xdist have these, and they count more than what the terminal says.
+        for name in ("COLUMNS", "LINES"):
+            env.pop(name, None)
         command = [*COMMAND, "debug", str(recording.path), *options]
         self._child = pexpect.spawn(
             shlex.join(command), env=env, dimensions=(lines, columns), timeout=TIMEOUT_S
