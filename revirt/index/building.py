@@ -31,6 +31,7 @@ from revirt.index.stretches import Stretch, stretches_of
 from revirt.log.frame import list_directory
 from revirt.recording import Recording, layout
 from revirt.render import Progress
+from revirt.replay.session import find_checkpoint
 
 _TEMPORARY = ".tmp"
 
@@ -57,11 +58,13 @@ def build_index(
     *jobs* processes work at a time (default: one for each core).  Intervals are about *spacing* branches long.  What
     was made when it is interrupted stays.
 
-    Raises UsageError for *jobs* or *spacing* below 1, RecordingError if somebody else is making it, HostError if it
-    cannot be written; CorruptError if the recording is damaged and DivergenceError if a replay of it differs.
+    Raises UsageError for *jobs* or *spacing* below 1, RecordingError if there is no checkpoint to replay from, or
+    somebody else is making it, HostError if it cannot be written, CorruptError if the recording is damaged,
+    DivergenceError if a replay of it differs.
     """
     if (jobs is not None and jobs < 1) or spacing < 1:
         raise UsageError("an index takes at least one job, and one branch for each interval")
+    find_checkpoint(recording, None)
     started = time.perf_counter()
     stretches = stretches_of(recording)
     with _locked(recording) as directory:
@@ -70,7 +73,7 @@ def build_index(
         try:
             maker.make(wanted, jobs or len(os.sched_getaffinity(0)))
         finally:
-            _tidy(directory, {each.number for each in stretches})
+            _tidy(recording, directory, {each.number for each in stretches})
     return IndexReport(Index(recording), len(wanted), time.perf_counter() - started)
 
 
@@ -147,7 +150,7 @@ class _Maker:
             with suppress(BrokenPipeError):
                 pickle.dump((self._recording.path, stretch, self._spacing), orders)
                 orders.close()
-            with suppress(EOFError):
+            with suppress(EOFError, pickle.UnpicklingError):
                 while (said := pickle.load(news)) is not None:
                     if isinstance(said, Failure):
                         raise said.error()
@@ -212,20 +215,31 @@ def _locked(recording: Recording) -> Iterator[Path]:
     except OSError as error:
         raise CorruptError(directory, "is a link, or cannot be read", hint="delete it") from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(recording, lock)
         yield directory
-    except BlockingIOError as error:
-        raise RecordingError(f"the index of {recording.path} is being made already") from error
     finally:
         os.close(lock)
 
 
-def _tidy(directory: Path, numbers: set[int]) -> None:
+def _lock(recording: Recording, lock: int) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RecordingError(f"the index of {recording.path} is being made already") from error
+    except OSError:
+        # A file system without locks: two at once would each make the same.
+        return
+
+
+def _tidy(recording: Recording, directory: Path, numbers: set[int]) -> None:
     """Delete from *directory* what somebody left unfinished, and indices of stretches that are none of *numbers*."""
     for path in list_directory(directory):
         number = stretch_number(path.name.partition(".")[0])
         if number is not None and (number not in numbers or path.suffix == _TEMPORARY):
-            _delete(path)
+            try:
+                _delete(path)
+            except OSError as error:
+                raise _unwritable(recording, error) from error
 
 
 def _delete(path: Path) -> None:

@@ -25,6 +25,7 @@ from revirt.index.format import (
     Contents,
     StretchHeader,
     encode_stretch,
+    files_check,
     first_id,
     identity_of,
     most_intervals,
@@ -194,6 +195,7 @@ class _Counting:
         stretch, found, moment = self._stretch, self._found, self._machine.moment()
         return StretchHeader(
             identity=identity_of(self._recording.manifest.uuid, stretch.info),
+            files=files_check(self._directory),
             checkpoint=stretch.number,
             first_event=stretch.first_event,
             event_end=stretch.event_end,

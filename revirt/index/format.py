@@ -14,6 +14,7 @@ In their page maps, ids below ``FIRST_ID`` are of the recording's pages; those o
 
     frame     see revirt.log.frame; magic "RVRTINDX"
     fields    identity      16s  BLAKE2b-128 of the recording's uuid and the checkpoint that the stretch begins with
+              files         16s  BLAKE2b-128 of the headers of all other files, by name
               checkpoint    u32  the number of that
               first event   u64  ordinal of the first event of the stretch
               event end     u64  ordinal behind that of the last
@@ -44,10 +45,19 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from revirt.checkpoint import CheckpointInfo
-from revirt.checkpoint.format import MAX_PAGES, decode_map, encode_map, from_bytes, to_bytes
+from revirt.checkpoint.format import (
+    CHECKPOINT_FRAME,
+    MAX_PAGES,
+    PAGES_FRAME,
+    decode_map,
+    encode_map,
+    from_bytes,
+    number_of,
+    to_bytes,
+)
 from revirt.errors import CorruptError
 from revirt.log.events import LINE_LIMIT
-from revirt.log.frame import Frame, Header, check_of, compress_fast
+from revirt.log.frame import Frame, Header, check_of, compress_fast, list_directory, read_start
 
 INTERVALS = "intervals"
 
@@ -57,7 +67,7 @@ STRETCH_BITS = 32
 MAX_STRETCH = 1 << 28
 """Stretches from this number on have no index."""
 
-FRAME = Frame(b"RVRTINDX", 1, struct.Struct("<16sIQQQQQIIIII"), 64 << 20)
+FRAME = Frame(b"RVRTINDX", 1, struct.Struct("<16s16sIQQQQQIIIII"), 64 << 20)
 MAX_WRITTEN = 16 << 20
 """Most bytes of bitmaps in a stretch."""
 MAX_COUNTS = 2 << 20
@@ -71,6 +81,7 @@ class StretchHeader:
     """What the header of a file of intervals says; fields as the module describes them."""
 
     identity: bytes
+    files: bytes
     checkpoint: int
     first_event: int
     event_end: int
@@ -123,6 +134,16 @@ def identity_of(uuid: str, info: CheckpointInfo) -> bytes:
     """Return what tells the stretch behind the checkpoint *info* of the recording *uuid* from any other."""
     place = _IDENTITY.pack(info.number, info.event, info.branches, info.halted, info.pc, info.guest_ns)
     return check_of(place, uuid.encode(errors="surrogatepass"))
+
+
+def files_check(directory: Path) -> bytes:
+    """Return what tells the checkpoints and pages in *directory* from any others: 16 bytes.
+
+    Headers have checks of all that follows them.  Raises CorruptError if one cannot be read.
+    """
+    paths = [path for path in list_directory(directory) if number_of(path) is not None]
+    sizes = {".ckpt": CHECKPOINT_FRAME.header_size, ".pages": PAGES_FRAME.header_size}
+    return check_of(*(path.name.encode() + read_start(path, sizes[path.suffix]) for path in paths))
 
 
 def most_intervals(pages: int) -> int:

@@ -31,6 +31,7 @@ from revirt.index.format import (
     StretchHeader,
     decode_contents,
     decode_header,
+    files_check,
     first_id,
     identity_of,
     interval_at,
@@ -261,8 +262,14 @@ class Index:
             start = end
 
     def _own_pages(self, stretch: int, ids: array[int]) -> Iterator[tuple[range, bytes]]:
+        reader, path = self._checkpoints(stretch), _path(self._recording, stretch)
         with _damage():
-            yield from self._checkpoints(stretch).pages(ids)
+            _, header = decode_header(path, read_start(path, FRAME.header_size))
+        # Made again in another way, it has other pages under the ids that are known.
+        if header != self._headers[stretch]:
+            raise CorruptError(path, "was made again meanwhile", hint="open the recording again")
+        with _damage():
+            yield from reader.pages(ids)
 
     def verify(self, number: int) -> None:
         """Read everything of the index of stretch *number*; raises CorruptError."""
@@ -293,6 +300,8 @@ class Index:
         with _damage():
             if number not in self._headers:
                 raise CorruptError(path, "missing")
+            if files_check(path.parent) != self._headers[number].files:
+                raise CorruptError(path, "is about other checkpoints than those beside it", offset=0)
             found = [info.branches for info in reader.infos]
             if found and found != list(self._contents(number).begins[1:]):
                 raise CorruptError(path, "its checkpoints are not where intervals begin")
