@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,14 @@ def test_every_part_has_its_place_in_the_map() -> None:
     parts = {part_of(path) for path in SOURCES}
 
     assert parts - {"__init__", "__main__"} == set(LEVELS)
+
+
+def test_every_package_is_installed() -> None:
+    settings = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
+    there = {path.parent.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.rglob("__init__.py")}
+
+    named = {name.replace(".", "/") for name in settings["tool"]["setuptools"]["packages"]}
+    assert named - {"revirt/guests"} == there  # the guests lie at the top of the tree
 
 
 def test_importing_the_package_loads_errors_and_positions_only() -> None:
