@@ -32,10 +32,22 @@ STOP_STEPS: Final[int]
 STOP_WATCH: Final[int]
 """A watch was hit in the straight line that ends here, and ``stop_at_hits`` is on."""
 
-# What a watch noted: one of the first three, with what is not certain about it.
+# What a watch noted: one of these, with what is not certain about it.
 WATCH_EXECUTE: Final[int]
 WATCH_READ: Final[int]
 WATCH_WRITE: Final[int]
+WATCH_INTERRUPT: Final[int]
+"""An interrupt or exception was taken."""
+WATCH_SYSTEM_CALL: Final[int]
+"""SYSCALL, SYSENTER or INT 0x80 was executed."""
+WATCH_ADDRESS_SPACE: Final[int]
+"""CR3 changed."""
+WATCH_PRIVILEGE: Final[int]
+"""The privilege level (CPL) changed."""
+WATCH_CALL: Final[int]
+"""A call put its return address on the stack."""
+WATCH_RETURN: Final[int]
+"""A return took one from there."""
 WATCH_MAYBE: Final[int]
 """The access goes on from a page that is not watched into another, which may or may not be."""
 WATCH_BLOCK: Final[int]
@@ -174,9 +186,29 @@ class Core:
     # -- watching -----------------------------------------------------------------------------------------------
 
     def set_watches(
-        self, code: Sequence[int], writes: Sequence[tuple[int, int]], reads: Sequence[tuple[int, int]], /
+        self,
+        code: Sequence[int],
+        writes: Sequence[tuple[int, int]],
+        reads: Sequence[tuple[int, int]],
+        /,
+        *,
+        system: int = 0,
+        vectors: Sequence[int] | None = None,
+        stack: tuple[int, int, int, int, int, int] | None = None,
+        traps: int = 0,
     ) -> None:
         """Watch the instructions at the linear addresses *code* and the physical ranges *writes* and *reads*.
+
+        *system* is of ``WATCH_INTERRUPT``, which is about these *vectors* or all of them, ``WATCH_SYSTEM_CALL``,
+        ``WATCH_ADDRESS_SPACE`` and ``WATCH_PRIVILEGE``.  *stack* has calls and returns noted whose return address
+        lies in a stretch of a stack: (start, size, mask, base, privilege, root) are the least stack pointer, a number
+        of bytes up to 2**32, which part of RSP the stack pointer is, the base of SS, the privilege level, and CR3
+        without its low 12 bits, or 0 for any.
+
+        With *traps* the host's page protection finds the accesses, so many at most, and nothing but these takes longer
+        (some 20 us each).  A hit then tells the line, and the address where the access begins, and no more; and there
+        may be hits where nothing was accessed, as reads by the MMU and accesses to what stands before a range.
+        Where the host cannot do that (`traps` is false then), hooks do it.
 
         They replace what was watched before.  A range is (start, size); at most 64 of each kind, of at most 65,536
         bytes together, and 1,024 instructions.  Raises ValueError for what cannot be watched, MemoryError if the host
@@ -192,12 +224,18 @@ class Core:
         """Return and forget the hits noted so far, the last 65,536 of them: (kind, branches, instructions, pc, address,
         size, value).
 
-        The kind is ``WATCH_EXECUTE``, ``WATCH_READ`` or ``WATCH_WRITE``, with ``WATCH_MAYBE`` or ``WATCH_BLOCK``
+        The kind is one of ``WATCH_``, to ``WATCH_READ`` and ``WATCH_WRITE`` ``WATCH_MAYBE`` or ``WATCH_BLOCK`` may be
         added.  Hits are in order; one with ``WATCH_BLOCK`` may stand behind others of its block.  The branches are
         those at which the straight line of the hit begins, *pc* is that of the instruction (where an exception is
         delivered, of the place that it came from), and *instructions* is what ``instructions`` would be there.  The
         address of an execution is linear, that of an access physical; an access wider than 8 bytes is several hits.
         The value is what is written, or what stood there to be read, 0 if that goes on into another page.
+
+        The value of ``WATCH_INTERRUPT`` is the vector, of ``WATCH_SYSTEM_CALL`` what EAX or RAX holds, of
+        ``WATCH_ADDRESS_SPACE`` and ``WATCH_PRIVILEGE`` what there is now; of ``WATCH_CALL`` and ``WATCH_RETURN``
+        it is the *pc* that follows, and the address is the stack pointer that points to the return address.  The last
+        four are made by the last instruction of a block, the *pc* is that of the block; or by what is delivered there.
+        Where delivery meets a fault, the vector is that of the handler that is entered.
 
         What changes without being seen, as accessed and dirty bits of page tables do, comes with ``WATCH_BLOCK``.
         What an access that goes on into the next page does there is not seen either: if one of the first seven bytes
@@ -209,6 +247,14 @@ class Core:
     @property
     def hits_noted(self) -> int:
         """How many hits were noted since the watches were set, those that are not kept included."""
+
+    @property
+    def traps(self) -> bool:
+        """Whether page protection watches the memory that is watched."""
+
+    @property
+    def traps_left(self) -> int:
+        """How many more traps there may be; at 0 `run` ends with ``STOP_WATCH``, at once, and notes nothing more."""
 
     stop_at_hits: bool
     """Whether a hit ends `run`, with ``STOP_WATCH``, at the next taken branch.  `step` only notes."""

@@ -9,7 +9,10 @@
  *   counting      instructions, counted by blocks
  *   intercept     what Unicorn hands over: exceptions, system calls, CPUID, ports and MMIO
  *   watch         execution of given instructions and accesses to given memory, noted
- *   watch_list    what they are
+ *   watch_system  interrupts, system calls, changes of address space and privilege, noted
+ *   watch_calls   calls and returns in a stretch of the stack, noted
+ *   watch_list    what is watched
+ *   traps         memory watched by the host's page protection
  *   backstage     memory of the core's own; hardware breakpoints
  *   module        the Python type: running it, devices
  *   views         its memory and state
@@ -188,13 +191,20 @@ typedef struct {
 
 typedef struct Ruler Ruler;
 
-/* What a hit is: one of the first three, with what is not certain about it. */
+/* What a hit is: one of these, with what is not certain about it. */
 enum {
     WATCH_EXECUTE = 1,
     WATCH_READ = 2,
     WATCH_WRITE = 4,
     WATCH_MAYBE = 8,  /* it goes on from this page into another, which may or may not be watched */
     WATCH_BLOCK = 16, /* somewhere in the block that begins at pc */
+    WATCH_INTERRUPT = 32,
+    WATCH_SYSTEM_CALL = 64,
+    WATCH_ADDRESS_SPACE = 128,
+    WATCH_PRIVILEGE = 256,
+    WATCH_CALL = 512,
+    WATCH_RETURN = 1024,
+    WATCH_SYSTEM = WATCH_INTERRUPT | WATCH_SYSTEM_CALL | WATCH_ADDRESS_SPACE | WATCH_PRIVILEGE,
 };
 
 typedef struct {
@@ -205,10 +215,25 @@ typedef struct {
     uint64_t start, size;
 } WatchRange;
 
+/* A stretch of one of the guest's stacks. */
+typedef struct {
+    uint64_t start, size; /* values of the stack pointer; size 0: none */
+    uint64_t mask;        /* the part of RSP that is one */
+    uint64_t base;        /* of SS */
+    uint64_t privilege, root; /* CPL; CR3 without its low 12 bits, 0 for any */
+} WatchStack;
+
+enum { VECTORS = 256 };
+#define WATCH_STACK_LIMIT (1ull << 32)
+
 typedef struct {
     uint64_t *code;              /* linear addresses */
     WatchRange *writes, *reads; /* physical ranges */
     size_t code_count, write_count, read_count;
+    uint32_t system;                /* of WATCH_SYSTEM */
+    uint64_t vectors[VECTORS / 64]; /* a bit for each that WATCH_INTERRUPT is about */
+    WatchStack stack;
+    uint64_t traps; /* how many at most; 0: hooks watch memory */
 } WatchList;
 
 typedef struct Watches Watches;
@@ -250,6 +275,9 @@ struct Core {
     Ruler *ruler;
 
     Watches *watches; /* NULL until there are any */
+    uint32_t system_watches; /* of WATCH_SYSTEM */
+    bool traps;              /* memory is watched by page protection */
+    uint64_t traps_left;
     bool stop_at_hits;
     bool has_deleted_hooks; /* which go when the engine has stopped once */
 
@@ -385,8 +413,13 @@ uint64_t counting_reach(Core *core, const Block *block, int vector, bool is_soft
 /* If the block of this *size* at *address* is where *last* starts over, having written to its own code: how many
  * instructions that executed before; else -1.  May load the state. */
 int64_t counting_restart(Core *core, const Block *last, uint64_t address, uint32_t size);
+/* For the loaded state.  Copy the last *size* bytes of *block*; false if it has not so many, or they cannot be read. */
+bool counting_tail(Core *core, const Block *block, uint8_t *code, size_t size);
+/* For the loaded state.  Copy the last instruction of *block*, and zeros behind it; false if it cannot be read. */
+enum { INSTRUCTION_LONGEST = 24 /* bytes: Unicorn gives up when it has read more than 15, at most 8 at once */ };
+bool counting_last(Core *core, const Block *block, uint8_t code[INSTRUCTION_LONGEST]);
 
-/* ---- watch.c, watch_list.c ---------------------------------------------------------------------------------- */
+/* ---- watch.c, watch_system.c, watch_list.c ----------------------------------------------------------------------- */
 
 /* Watch this and nothing else.  Returns NULL, or what is wrong with it; text that begins with NO_MEMORY. */
 const char *watch_set(Core *core, const WatchList *list);
@@ -412,6 +445,23 @@ void watch_touch(Core *core, uint32_t kind, uint64_t address, const uint8_t *byt
 void watch_touched(Core *core, uint64_t address, uint64_t size);
 /* A device has written to memory. */
 void watch_written(Core *core, uint64_t address, uint64_t size);
+/* The CPU has been given another state. */
+void watch_adopt(Core *core);
+/* For Core.system_watches only.  The loaded state has become that of the handler of *vector*; it was at *eip*. */
+void watch_delivered(Core *core, int vector, bool is_software, uint64_t eip);
+/* The loaded state is at a SYSCALL or SYSENTER. */
+void watch_system_call(Core *core);
+
+/* ---- traps.c ----------------------------------------------------------------------------------------------- */
+
+/* Returns whether there can be traps here. */
+bool traps_init(Core *core);
+void traps_deinit(Core *core);
+/* The guest begins to run, and has stopped. */
+void traps_close(Core *core);
+void traps_open(Core *core);
+/* A device has written to memory. */
+void traps_written(Core *core, uint64_t start, uint64_t size);
 
 /* ---- intercept.c ------------------------------------------------------------------------------------------- */
 

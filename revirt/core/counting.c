@@ -24,8 +24,7 @@
 
 enum { VECTOR_DB = 1, VECTOR_PF = 14, ERROR_FETCH = 1 << 4 };
 
-/* Unicorn gives up on an instruction when it has read more than 15 bytes, at most 8 at once. */
-enum { LONGEST = 24 };
+enum { LONGEST = INSTRUCTION_LONGEST, BLOCK_LONGEST = 2 * PAGE_SIZE };
 
 /* So many instructions of any kind fit in the buffer: a full one would make Unicorn leave by longjmp(). */
 enum { SLOTS = 128, SLOT_SIZE = 64, RULER_BUFFER = 8 << 20 };
@@ -121,6 +120,26 @@ int64_t counting_before(Core *core, const Block *block, uint64_t end)
         count++;
     }
     return at == end ? count : -1;
+}
+
+bool counting_tail(Core *core, const Block *block, uint8_t *code, size_t size)
+{
+    return size <= block->size && read_code(core, block->address + block->size - size, code, size);
+}
+
+bool counting_last(Core *core, const Block *block, uint8_t code[INSTRUCTION_LONGEST])
+{
+    uint8_t bytes[BLOCK_LONGEST];
+    uint32_t at = 0, last = 0;
+    if (block->size > BLOCK_LONGEST || !read_code(core, block->address, bytes, block->size))
+        return false;
+    while (at < block->size) {
+        last = at;
+        at += measure(core, bytes + at, block->size - at);
+    }
+    memset(code, 0, LONGEST);
+    memcpy(code, bytes + last, block->size - last < LONGEST ? block->size - last : LONGEST);
+    return at == block->size && at > 0;
 }
 
 /* ---- leaving a block ---------------------------------------------------------------------------------------- */

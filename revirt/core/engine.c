@@ -288,12 +288,18 @@ Stop engine_run(Core *core, uint64_t limit)
         return STOP_SHUTDOWN;
     if (core->branches >= limit)
         return STOP_LIMIT;
+    if (core->traps)
+        traps_close(core);
+    if (core->traps && core->traps_left == 0)
+        return STOP_WATCH;
     core->limit = limit;
     if (core->attention & ATTEND_WATCH)
         watch_start(core);
     do
         stop = run_once(core);
     while (stop == STOP_INTERNAL);
+    if (core->traps)
+        traps_open(core);
     if (core->attention & ATTEND_WATCH)
         watch_finish(core);
     return stop;
@@ -345,9 +351,13 @@ Stop engine_step(Core *core, uint64_t count, uint64_t limit)
 
 void engine_interrupt(Core *core, int vector)
 {
+    if (core->traps)
+        traps_close(core);
     cpu_load(core);
     if (exception_deliver(core, vector, 0, CAUSE_EXTERNAL))
         cpu_store(core);
+    if (core->traps)
+        traps_open(core);
 }
 
 void engine_adopt_state(Core *core)
@@ -359,6 +369,8 @@ void engine_adopt_state(Core *core)
     core->block.size = 0;
     core->attention &= ATTEND_INTR | ATTEND_COUNT | ATTEND_WATCH;
     core->exceptions_in_place = 0;
+    if (core->attention & ATTEND_WATCH)
+        watch_adopt(core);
     uc_ctl_flush_tlb(core->uc);
     engine_drop_translations(core);
 }

@@ -353,6 +353,7 @@ bool exception_deliver(Core *core, int vector, uint32_t error, Cause cause)
 {
     Event event = {.vector = vector, .error = error, .cause = cause, .eflags = cpu_reg(core, UC_X86_REG_RFLAGS)};
     bool is_real = !(core->cpu->cr[0] & CR0_PE);
+    uint64_t eip = core->cpu->eip;
     event.has_error = cause == CAUSE_EXCEPTION && has_error_code(vector) && !is_real;
     core->exception->old_exception = -1;
     core->straight = STRAIGHT_NOWHERE;
@@ -373,6 +374,8 @@ bool exception_deliver(Core *core, int vector, uint32_t error, Cause cause)
         event.cause = CAUSE_EXCEPTION;
         event.has_error = has_error_code(fault.vector) && !is_real;
     }
+    if (core->system_watches != 0)
+        watch_delivered(core, event.vector, event.cause == CAUSE_SOFTWARE, eip);
     return true;
 }
 

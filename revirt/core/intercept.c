@@ -50,6 +50,8 @@ static void enter_system(Core *core, void enter(Core *core))
         return;
     core->block.size = 0; /* they end it */
     cpu_load(core);
+    if (core->system_watches != 0)
+        watch_system_call(core);
     enter(core);
     cpu_store(core);
 }

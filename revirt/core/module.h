@@ -53,7 +53,7 @@ PyObject *core_get_page_hashes(CoreObject *self, void *closure);
 PyObject *core_take_changed(CoreObject *self, PyObject *unused);
 PyObject *core_read_pages(CoreObject *self, PyObject *numbers);
 PyObject *core_write_pages(CoreObject *self, PyObject *args);
-PyObject *core_set_watches(CoreObject *self, PyObject *args);
+PyObject *core_set_watches(CoreObject *self, PyObject *args, PyObject *keywords);
 PyObject *core_take_hits(CoreObject *self, PyObject *unused);
 PyObject *core_get_hits_noted(CoreObject *self, void *closure);
 int core_getbuffer(CoreObject *self, Py_buffer *view, int flags);

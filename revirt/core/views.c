@@ -175,6 +175,8 @@ PyObject *core_written(CoreObject *self, PyObject *args)
     engine_written(&self->core, start, size);
     if (self->core.attention & ATTEND_WATCH)
         watch_written(&self->core, start, size);
+    if (self->core.traps)
+        traps_written(&self->core, start, size);
     Py_RETURN_NONE;
 }
 
@@ -331,17 +333,63 @@ static WatchRange *parse_ranges(PyObject *ranges, size_t *count)
     return ret;
 }
 
-PyObject *core_set_watches(CoreObject *self, PyObject *args)
+/* Set the bits of the interrupt vectors in the sequence *object*, all of them if it is None. */
+static void parse_vectors(PyObject *object, uint64_t vectors[VECTORS / 64])
 {
-    PyObject *code, *writes, *reads;
-    if (!PyArg_ParseTuple(args, "OOO", &code, &writes, &reads) || core_refuse_while_running(self))
-        return NULL;
+    memset(vectors, object == Py_None ? 0xff : 0, VECTORS / 8);
+    PyObject *items = object == Py_None ? NULL : PySequence_Fast(object, "vectors are a sequence");
+    for (Py_ssize_t i = 0; items != NULL && i < PySequence_Fast_GET_SIZE(items); i++) {
+        unsigned long vector = PyLong_AsUnsignedLong(PySequence_Fast_GET_ITEM(items, i));
+        if (!PyErr_Occurred() && vector >= VECTORS)
+            PyErr_SetString(PyExc_ValueError, "a vector is below 256");
+        if (PyErr_Occurred())
+            break;
+        vectors[vector / 64] |= 1ull << vector % 64;
+    }
+    Py_XDECREF(items);
+}
+
+static void parse_stack(PyObject *object, WatchStack *stack)
+{
+    unsigned long long values[6];
+    *stack = (WatchStack){0};
+    if (object == Py_None)
+        return;
+    if (!PyTuple_Check(object)) {
+        PyErr_SetString(PyExc_TypeError, "a stack is a tuple");
+    } else if (PyArg_ParseTuple(object, "KKKKKK", &values[0], &values[1], &values[2], &values[3], &values[4], &values[5])) {
+        *stack = (WatchStack){values[0], values[1], values[2], values[3], values[4], values[5]};
+        if (stack->size == 0 || stack->size > WATCH_STACK_LIMIT)
+            PyErr_SetString(PyExc_ValueError, "a watched stretch of stack is 1 to 2**32 bytes");
+    }
+}
+
+static void parse_watches(WatchList *list, PyObject *code, PyObject *writes, PyObject *reads, PyObject *vectors,
+                          PyObject *stack)
+{
+    list->code = parse_code(code, &list->code_count);
+    if (!PyErr_Occurred())
+        list->writes = parse_ranges(writes, &list->write_count);
+    if (!PyErr_Occurred())
+        list->reads = parse_ranges(reads, &list->read_count);
+    if (!PyErr_Occurred())
+        parse_vectors(vectors, list->vectors);
+    if (!PyErr_Occurred())
+        parse_stack(stack, &list->stack);
+    if (!PyErr_Occurred() && (list->system & ~(uint32_t)WATCH_SYSTEM))
+        PyErr_SetString(PyExc_ValueError, "that is no part of the system to watch");
+}
+
+PyObject *core_set_watches(CoreObject *self, PyObject *args, PyObject *keywords)
+{
+    static char *NAMES[] = {"", "", "", "system", "vectors", "stack", "traps", NULL};
+    PyObject *code, *writes, *reads, *vectors = Py_None, *stack = Py_None;
     WatchList list = {0};
-    list.code = parse_code(code, &list.code_count);
-    if (!PyErr_Occurred())
-        list.writes = parse_ranges(writes, &list.write_count);
-    if (!PyErr_Occurred())
-        list.reads = parse_ranges(reads, &list.read_count);
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OOO|$IOOK", NAMES, &code, &writes, &reads, &list.system, &vectors,
+                                     &stack, &list.traps) ||
+        core_refuse_while_running(self))
+        return NULL;
+    parse_watches(&list, code, writes, reads, vectors, stack);
     if (!PyErr_Occurred()) {
         const char *failure = watch_set(&self->core, &list);
         if (failure != NULL)

@@ -28,7 +28,7 @@ static bool filter_has(const PageFilter *filter, uint64_t address)
 
 /* ---- noting ------------------------------------------------------------------------------------------------- */
 
-static void note(Core *core, const Hit *hit)
+void watch_note(Core *core, const Hit *hit)
 {
     Watches *watches = core->watches;
     watches->hits[watches->noted++ % HITS] = *hit;
@@ -129,7 +129,7 @@ static void note_change(Core *core, const uint8_t *expected, uint64_t address, u
     while (expected[end - 1] == present[end - 1])
         end--;
     memcpy(&value, present + first, end - first);
-    note(core, &(Hit){
+    watch_note(core, &(Hit){
         .kind = WATCH_WRITE | WATCH_BLOCK,
         .branches = watches->block_branches,
         .instructions = watches->block_instructions,
@@ -187,7 +187,7 @@ static size_t find_code(const Watches *watches, uint64_t address)
 
 static void note_execution(Core *core, uint64_t address, uint64_t instructions)
 {
-    note(core, &(Hit){
+    watch_note(core, &(Hit){
         .kind = WATCH_EXECUTE,
         .branches = core->watches->block_branches,
         .instructions = instructions,
@@ -206,6 +206,17 @@ static void note_begun(Core *core, uint64_t end)
             return;
         note_execution(core, pending->address, pending->instructions);
     }
+}
+
+void watch_begun(Core *core)
+{
+    note_begun(core, core->cpu->segs[CS].base + core->cpu->eip + 1);
+}
+
+void watch_note_here(Core *core, uint32_t kind, uint64_t pc, uint64_t value)
+{
+    watch_note(core, &(Hit){
+        .kind = kind, .branches = core->branches, .instructions = core->instructions, .pc = pc, .value = value});
 }
 
 static bool has_pending(const Watches *watches)
@@ -246,6 +257,10 @@ void watch_arrive(Core *core, uint64_t address, uint32_t size)
         note_begun(core, is_restart ? address + 1 : UINT64_MAX);
     }
     watches->pending_next = watches->pending_count = 0;
+    if (core->system_watches & (WATCH_ADDRESS_SPACE | WATCH_PRIVILEGE))
+        watch_look_at_system(core);
+    if (watches->stack.size > 0)
+        watch_look_at_calls(core, address);
 }
 
 void watch_begin(Core *core, uint64_t address, uint32_t size)
@@ -327,7 +342,7 @@ static void note_access(Core *core, uint32_t kind, uint64_t address, uint64_t si
 {
     uint64_t linear = core->cpu->segs[CS].base + core->cpu->eip;
     note_begun(core, linear + 1);
-    note(core, &(Hit){
+    watch_note(core, &(Hit){
         .kind = kind,
         .branches = core->branches,
         .instructions = core->counting && !core->stepping ? counting_at(core, linear) : core->instructions,

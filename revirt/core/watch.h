@@ -25,6 +25,14 @@ typedef struct {
     bool has_edge; /* an access from the page before can reach one of the ranges */
 } RangeSet;
 
+/* What the CPU was like when it was looked at last. */
+typedef struct {
+    uint64_t cr3;
+    uint32_t code_segment; /* the selector, and EFLAGS.VM where there is such a mode */
+    unsigned privilege;
+    bool is_long;
+} SystemState;
+
 struct Watches {
     uint64_t code[CODE_LIMIT]; /* ascending */
     size_t code_count;
@@ -35,6 +43,10 @@ struct Watches {
     uint64_t under_way, under_way_value;
     unsigned under_way_size; /* a write that was noted and may or may not have been made; 0: none */
 
+    uint64_t vectors[VECTORS / 64];
+    SystemState last;
+    WatchStack stack;
+
     Block block; /* the last that began */
     uint64_t block_branches, block_instructions, block_noted;
     Pending pending[CODE_LIMIT]; /* what is watched in it, not noted yet */
@@ -44,6 +56,15 @@ struct Watches {
     Hit hits[HITS]; /* circular */
     uint64_t noted, taken, crossing; /* counts; the count when the last access that crosses was noted */
 };
+
+void watch_note(Core *core, const Hit *hit);
+/* Note what the instruction at *pc* does, the last one that began. */
+void watch_note_here(Core *core, uint32_t kind, uint64_t pc, uint64_t value);
+/* Note what was watched of the block in progress up to the loaded state's EIP. */
+void watch_begun(Core *core);
+/* A block begins: look for what the one before it did. */
+void watch_look_at_system(Core *core);
+void watch_look_at_calls(Core *core, uint64_t address);
 
 /* The hook of all that is watched in memory. */
 void watch_on_access(uc_engine *uc, uc_mem_type type, uint64_t address, int size, int64_t value, void *data);

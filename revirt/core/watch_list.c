@@ -2,6 +2,7 @@
 #include "watch.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static void filter_add(PageFilter *filter, uint64_t address)
 {
@@ -94,7 +95,7 @@ const char *watch_set(Core *core, const WatchList *list)
         failure = "at most 65536 bytes are watched";
     if (failure == NULL && list->code_count > CODE_LIMIT)
         failure = "at most 1024 instructions are watched";
-    if (failure == NULL && list->code_count > 0)
+    if (failure == NULL && (list->code_count > 0 || list->stack.size > 0))
         failure = counting_init(core);
     if (failure == NULL && core->watches == NULL && (core->watches = calloc(1, sizeof *core->watches)) == NULL)
         failure = NO_MEMORY " to watch";
@@ -107,10 +108,23 @@ const char *watch_set(Core *core, const WatchList *list)
     set_code(watches, list->code, list->code_count);
     set_ranges(&watches->reads, list->reads, list->read_count);
     set_ranges(&watches->writes, list->writes, list->write_count);
+    core->system_watches = list->system;
+    core->traps_left = list->traps;
+    core->traps = list->traps > 0 && list->read_count + list->write_count > 0 && traps_init(core);
+    if (!core->traps)
+        traps_deinit(core);
+    memcpy(watches->vectors, list->vectors, sizeof watches->vectors);
+    watches->stack = list->stack;
     watches->noted = watches->taken = watches->crossing = 0;
     core->attention &= ~(uint32_t)(ATTEND_WATCH | ATTEND_HIT);
-    if (list->code_count + list->read_count + list->write_count > 0)
+    bool looks_at_system = list->system & (WATCH_ADDRESS_SPACE | WATCH_PRIVILEGE);
+    bool has_hooks = !core->traps && list->read_count + list->write_count > 0;
+    if (has_hooks || list->code_count > 0 || looks_at_system || list->stack.size > 0) {
         core->attention |= ATTEND_WATCH;
+        watch_adopt(core);
+    }
+    if (core->traps)
+        return NULL;
     uc_err error = add_hooks(core, &watches->reads, UC_HOOK_MEM_READ);
     if (error == UC_ERR_OK)
         error = add_hooks(core, &watches->writes, UC_HOOK_MEM_WRITE);
@@ -121,6 +135,7 @@ const char *watch_set(Core *core, const WatchList *list)
 
 void watch_deinit(Core *core)
 {
+    traps_deinit(core);
     free(core->watches);
     core->watches = NULL;
 }

@@ -10,7 +10,15 @@ import pytest
 from library import RecordingOf, RecordWith, built, console_for
 from typist import COMMANDS, RandomTypist
 
-from revirt.core import WATCH_EXECUTE, WATCH_READ, WATCH_WRITE
+from revirt.core import (
+    WATCH_ADDRESS_SPACE,
+    WATCH_EXECUTE,
+    WATCH_INTERRUPT,
+    WATCH_PRIVILEGE,
+    WATCH_READ,
+    WATCH_SYSTEM_CALL,
+    WATCH_WRITE,
+)
 from revirt.image.debian import PROMPT, READY
 from revirt.log.events import Kind
 from revirt.machine.config import ClockMode
@@ -121,6 +129,30 @@ def test_watching_changes_nothing(recording_of: RecordingOf) -> None:
 
     assert watched.machine.digest() == plain.machine.digest()
     assert {WATCH_EXECUTE, WATCH_READ, WATCH_WRITE} <= {hit[0] for hit in watched.machine.core.take_hits()}
+
+
+def test_watching_the_system_and_its_calls_and_trapping_writes_changes_nothing(
+    recording_of: RecordingOf,
+) -> None:
+    recording = recording_of("debian", checkpoint_every=CHECKPOINT_EVERY)
+    plain, watched = (ReplaySession(recording, checkpoint=2) for _ in range(2))
+    at = plain.machine.core.registers()
+    stack = plain.machine.core.translate(at["rsp"])
+    assert stack is not None
+
+    watched.machine.core.set_watches(
+        [],
+        [(stack & ~15, 16), (at["cr3"] & ~4095, 8)],
+        [],
+        system=WATCH_INTERRUPT | WATCH_SYSTEM_CALL | WATCH_ADDRESS_SPACE | WATCH_PRIVILEGE,
+        stack=(at["rsp"], 4096, (1 << 64) - 1, 0, 0, 0),
+        traps=1 << 40,
+    )
+    for session in (plain, watched):
+        session.run(session.machine.core.branches + 1_000_000)
+
+    assert watched.machine.digest() == plain.machine.digest()
+    assert watched.machine.core.hits_noted > 0
 
 
 @pytest.mark.parametrize("options", [{"translation_buffer": 8 << 20}, {"track_writes": False}], ids=str)

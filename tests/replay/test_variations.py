@@ -10,12 +10,15 @@ import pytest
 import stale
 from library import RecordingOf, RecordWith
 
+from revirt.core import WATCH_ADDRESS_SPACE, WATCH_INTERRUPT, WATCH_PRIVILEGE, WATCH_SYSTEM_CALL
 from revirt.image import guests
 from revirt.machine.config import ClockMode
+from revirt.machine.machine import WATCHED
 from revirt.monitor.console import NullConsole
 from revirt.recording import Recording
 from revirt.replay import ReplaySession
 
+SYSTEM = WATCH_INTERRUPT | WATCH_SYSTEM_CALL | WATCH_ADDRESS_SPACE | WATCH_PRIVILEGE
 BUNDLED = [guest.name for guest in guests() if guest.recipe is None]
 Finish = Callable[[ReplaySession], None]
 
@@ -89,6 +92,34 @@ def test_watching_changes_nothing(name: str, recording_of: RecordingOf, finish: 
 
 
 @pytest.mark.parametrize("name", BUNDLED)
+def test_watching_by_page_protection_changes_nothing(
+    name: str, recording_of: RecordingOf, finish: Finish
+) -> None:
+    recording = recording_of(name, "host")
+    _, stack, tables = busy_places(recording)
+    session = ReplaySession(recording)
+
+    session.machine.core.set_watches([], [stack, tables], [stack], traps=3_000)
+
+    # Where it is too much, hooks go on.
+    while session.machine.core.traps and session.run().halted == WATCHED:
+        session.machine.core.set_watches([], [stack, tables], [stack])
+    finish(session)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_watching_the_system_and_its_calls_changes_nothing(
+    name: str, recording_of: RecordingOf, finish: Finish
+) -> None:
+    session = ReplaySession(recording_of(name, "host"))
+
+    session.machine.core.set_watches([], [], [], system=SYSTEM, stack=(0, 1 << 32, (1 << 64) - 1, 0, 0, 0))
+
+    finish(session)
+    assert session.machine.core.hits_noted > 0
+
+
+@pytest.mark.parametrize("name", BUNDLED)
 def test_watches_that_come_and_go_change_nothing(
     name: str, recording_of: RecordingOf, finish: Finish
 ) -> None:
@@ -101,6 +132,8 @@ def test_watches_that_come_and_go_change_nothing(
             [core.pc] * chance.randrange(2),
             [(chance.randrange(1 << 16), 8)] * chance.randrange(2),
             [(chance.randrange(1 << 16), 8)] * chance.randrange(2),
+            system=SYSTEM * chance.randrange(2),
+            traps=(1 << 40) * chance.randrange(2),
         )
 
     finish(session)
