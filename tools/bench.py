@@ -14,6 +14,7 @@ Comparisons:
     memory       what a recorder takes beyond its guest's RAM
     seal         sealed / recorded, and the proof of one event of a million
     timeline     making an index, going anywhere with it from a new process, and stepping back
+    writers      who wrote a word last, for 50 of them, and whether that is true
     boot         boot to a shell against QEMU, plain, recorded and replayed, where QEMU is installed
     help         revirt --help
 
@@ -38,8 +39,19 @@ from revirt.errors import HostError, RevirtError
 from revirt.image.guest import find
 from revirt.render import Column, Format, emit, printable
 
-COMPARISONS = ("recording", "log", "compute", "checkpoints", "memory", "seal", "timeline", "boot", "help")
-_NEED_DEBIAN = {"recording", "log", "checkpoints", "memory", "seal", "timeline", "boot"}
+COMPARISONS = (
+    "recording",
+    "log",
+    "compute",
+    "checkpoints",
+    "memory",
+    "seal",
+    "timeline",
+    "writers",
+    "boot",
+    "help",
+)
+_NEED_DEBIAN = {"recording", "log", "checkpoints", "memory", "seal", "timeline", "writers", "boot"}
 _COLUMNS = (
     Column("comparison", "comparison"),
     Column("subject", "subject"),
@@ -109,6 +121,8 @@ def _figures(arguments: argparse.Namespace, settings: Settings) -> Iterator[Figu
             yield from sealing.compare_sealing(WORKLOADS[name], settings)
     if "timeline" in wanted:
         yield from timeline.measure_timeline(WORKLOADS["boot"], settings)
+    if "writers" in wanted:
+        yield from timeline.measure_writers(WORKLOADS["boot"], settings)
     if "help" in wanted:
         yield from recording.measure_help(settings)
     for workload in _against_qemu(arguments):

@@ -47,6 +47,7 @@ def condition_text(session: Session, condition: Condition) -> str:
             return f"event {kind.label}"
         case Write(address, size) | Read(address, size) | Access(address, size):
             return f"{type(condition).__name__.lower()} {session.named(address)}, {size} bytes"
+    return str(condition)
 
 
 def stop_text(session: Session, stopped: Stopped, *, is_forward: bool) -> str:

@@ -13,6 +13,7 @@ from revirt.machine.modes import program_counter
 from revirt.position import Position
 from revirt.render import printable
 from revirt.timeline import seek_point
+from revirt.timeline.wording import describe, parse_condition
 
 _HISTORY = 1000
 _EVENTS, _MOST_EVENTS = 10, 1000
@@ -25,6 +26,9 @@ when-icount             the instructions executed so far
 elapsed-time            the guest's time
 seek POINT              go to BRANCHES[:STEPS], 12.5s, 50%, event:N, checkpoint:N, icount:N, start or end
 run EVENT               go to the event of that number
+next CONDITION          go on to where the condition holds: execute ADDRESS, write|read|access ADDRESS [SIZE],
+                        console REGEX, event KIND, interrupt [VECTOR], syscall [NUMBER], cr3 [ROOT], cpl [LEVEL]
+previous CONDITION      go back to where it held last
 events [N]              list the next N events (10)
 checkpoint              mark this position; restart N goes back to it
 restart N               go to the position marked N
@@ -51,6 +55,8 @@ class Monitor:
             "elapsed-time": self._elapsed_time,
             "seek": self._seek,
             "run": self._run,
+            "next": self._next,
+            "previous": self._previous,
             "events": self._events,
             "checkpoint": self._checkpoint,
             "restart": self._restart,
@@ -114,6 +120,14 @@ class Monitor:
         (text,) = _expect(words, 1, "run EVENT")
         self._target.seek_event(_number(text))
         return self._moved()
+
+    def _next(self, words: Sequence[str]) -> str:
+        stopped = self._target.run([parse_condition(words)])
+        return f"{describe(stopped)}\n{self._moved()}"
+
+    def _previous(self, words: Sequence[str]) -> str:
+        stopped = self._target.run_back([parse_condition(words)])
+        return f"{describe(stopped)}\n{self._moved()}"
 
     def _restart(self, words: Sequence[str]) -> str:
         (text,) = _expect(words, 1, "restart N")

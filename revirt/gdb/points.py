@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 
 from revirt.timeline import Access, Condition, Execute, Read, Write
-from revirt.timeline.search import MOST_BYTES
+from revirt.timeline.watch import MOST_BYTES
 
 MOST_BREAKPOINTS, MOST_WATCHPOINTS = 1024, 32
 """Most points at a time: as many as `revirt.core` watches, if each range lies in two pages at most."""

@@ -78,7 +78,8 @@ class Replayer:
         self._until = until.branches if until is not None else _NEVER
         self._quiet_until = quiet_until if quiet_until is not None else -1
         self._end = LOG_ENDS if quiet_until is None else CUT_ENDS
-        self._output = output
+        self.output = output
+        """Gets what the guest sends, before it is compared."""
         self._on_event = on_event
         self._pace = pace
         self._machine: Machine | None = None
@@ -111,6 +112,11 @@ class Replayer:
         """Where in the log the replay stands; `seek` goes back there."""
         chain = self._hashed()
         return Place(self.next_event, chain.copy() if chain is not None else None, bytes(self._line))
+
+    @property
+    def pending_output(self) -> int:
+        """How many bytes the guest has sent of the next output in the log."""
+        return len(self._line)
 
     @property
     def is_exhausted(self) -> bool:
@@ -224,8 +230,8 @@ class Replayer:
 
     def transmitted(self, character: bytes) -> None:
         """Compare output where the recorder wrote it down: at the end of a line."""
-        if self._output is not None:
-            self._output(character)
+        if self.output is not None:
+            self.output(character)
         self._line += character
         if self._ends_line(self._line):
             self._compare_line()

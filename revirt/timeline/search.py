@@ -1,4 +1,4 @@
-"""Searching a timeline, forwards and backwards.
+"""Searching a timeline for what the core can watch, forwards and backwards.
 
 The guest runs at nearly full speed while the core notes what is watched; what it notes names the straight line on
 which it happened.  That line is then walked once more under the core's instruction hook, which tells the exact
@@ -6,8 +6,8 @@ positions.  Backwards, stretches between snapshots are run one after the other, 
 hit of the first stretch that has one is it.
 
 Rules:
-- A breakpoint is met before its instruction.  A watchpoint is met behind the access going forwards, before it going
-  backwards: so that going on, either way, does not meet it again.
+- A condition that holds before an instruction is met there.  One about what an instruction does is met behind it going
+  forwards, before it going backwards: so that going on, either way, does not meet it again.
 - The place where a search begins is not one where it ends.
 """
 
@@ -15,163 +15,186 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from revirt.core import STOP_HALT, WATCH_EXECUTE, WATCH_MAYBE, WATCH_READ, WATCH_WRITE
-from revirt.errors import UsageError
+from revirt.core import STOP_HALT
 from revirt.position import Position
-from revirt.timeline.conditions import Access, Condition, EventKind, Execute, Read, StopReason, Write
+from revirt.timeline.conditions import When, is_behind
+from revirt.timeline.snapshots import Snapshot
 from revirt.timeline.walker import APART, ENDLESS, InterruptedSearchError, Walker
+from revirt.timeline.watch import TRAPS, WORTH, Hit, Noted, Watch
 
-PAGE_SIZE = 4096
-MOST_BYTES = 1 << 16
-"""Most bytes in a range that is watched, as `revirt.core` has it."""
-_KINDS = WATCH_EXECUTE | WATCH_READ | WATCH_WRITE
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """Something that was watched, at the instruction ``steps`` of the line that begins at ``branches``."""
-
-    branches: int
-    steps: int
-    condition: Condition
-    address: int
-
-    @property
-    def position(self) -> Position:
-        """Before the instruction."""
-        return Position(self.branches, self.steps)
+_STRIDE = 4_000_000
+"""Branches between two snapshots of a stretch that is searched backwards, and that hooks are used for at a time."""
+_FALSE_LINES = 32
+"""Lines that traps named for nothing before the stretch is run with hooks."""
 
 
-class Watch:
-    """What to tell the core for *conditions*, and what its notes mean; *translate* gives physical addresses.
+@dataclass(slots=True)
+class _Found:
+    """The lines of a stretch that may have hits, from branch ``since`` on: before that there were too many."""
 
-    Raises UsageError if a linear address is not mapped, or a range is none.
-    """
-
-    def __init__(self, conditions: Sequence[Condition], translate: Callable[[int], int | None]) -> None:
-        self.code: list[int] = []
-        self.writes: list[tuple[int, int]] = []
-        self.reads: list[tuple[int, int]] = []
-        self._of_code: dict[int, Condition] = {}
-        self._of_memory: list[tuple[int, int, int, int, Condition]] = []
-        # What is watched twice would be noted twice, or not, depending on how the guest is run.
-        for condition in dict.fromkeys(conditions):
-            match condition:
-                case Execute(address):
-                    self.code.append(address)
-                    self._of_code[address] = condition
-                case Write() | Read() | Access():
-                    self._add_range(condition, translate)
-                case EventKind():
-                    pass
-
-    def __bool__(self) -> bool:
-        return bool(self.code or self.writes or self.reads)
-
-    def hit(self, noted: tuple[int, ...], steps: int) -> Hit | None:
-        """Return what the core *noted*, as the instruction *steps* of its line; None if nothing asked for that."""
-        kind, branches, _, _, address, size, _ = noted
-        if kind & _KINDS == WATCH_EXECUTE:
-            condition = self._of_code.get(address)
-            return Hit(branches, steps, condition, address) if condition is not None else None
-        for kinds, start, end, offset, condition in self._of_memory:
-            overlaps = address < end and start < address + size
-            if kinds & kind and (overlaps or kind & WATCH_MAYBE):
-                return Hit(branches, steps, condition, max(address, start) + offset)
-        return None
-
-    def _add_range(self, condition: Write | Read | Access, translate: Callable[[int], int | None]) -> None:
-        if not 1 <= condition.size <= MOST_BYTES or condition.address < 0:
-            raise UsageError(
-                f"{condition.size} bytes at {condition.address:#x} cannot be watched",
-                hint=f"watch 1 to {MOST_BYTES}",
-            )
-        kinds = {Write: WATCH_WRITE, Read: WATCH_READ, Access: WATCH_READ | WATCH_WRITE}[type(condition)]
-        address, left = condition.address, condition.size
-        while left > 0:
-            piece = min(left, PAGE_SIZE - address % PAGE_SIZE)
-            physical = address if condition.physical else translate(address)
-            if physical is None:
-                raise UsageError(
-                    f"{address:#x} is not mapped here",
-                    hint="go where it is, or watch a physical address",
-                )
-            if kinds & WATCH_WRITE:
-                self.writes.append((physical, piece))
-            if kinds & WATCH_READ:
-                self.reads.append((physical, piece))
-            self._of_memory.append((kinds, physical, physical + piece, address - physical, condition))
-            address, left = address + piece, left - piece
+    since: int
+    lines: list[int] = field(default_factory=list)
+    are_trapped: bool = False
 
 
 class Searcher:
-    """Finds hits on the way of *walker*, whose recording ends at branch *end*; it is left anywhere.
+    """Finds hits on the way of *walker*, whose recording is from branch *start* to *end*; it is left anywhere.
 
-    Raises UsageError for more than the core can watch.
+    *holds* evaluates the predicate of a condition that has one, where the walker stands.
     """
 
-    def __init__(self, walker: Walker, start: int, end: int) -> None:
+    def __init__(
+        self,
+        walker: Walker,
+        start: int,
+        end: int,
+        holds: Callable[[When], bool],
+    ) -> None:
         self._walker = walker
         self._start = start
         self._end = end
+        self.holds = holds
+
+    # -- forwards ----------------------------------------------------------------------------------------------
 
     def first_hit(self, watch: Watch, limit: Position) -> Hit | None:
         """Return the first hit behind here and before *limit*."""
         here = self._walker.position
-        found = self._hits_on_line(watch, here.branches)
-        for hit in found:
-            # What an instruction accesses is behind the place before it.
-            if hit.position > here or (hit.position == here and not isinstance(hit.condition, Execute)):
-                return hit if hit.position < limit else None
-        branches = here.branches + 1
-        core = self._walker.machine.core
+        for hit in self._hits_on_line(watch, here.branches):
+            # What an instruction does is behind the place before it.
+            if hit.position > here or (hit.position == here and is_behind(hit.condition)):
+                if hit.position >= limit:
+                    return None
+                if self._is_true(hit):
+                    return hit
         last = min(limit.branches, self._end)
-        while branches < last:
-            self._walker.stand_at(branches)
-            self._watch(watch, stops=True)
-            end = min(branches + APART, last)
-            self._walker.run(end)
-            noted = core.take_hits()
-            self._unwatch()
-            if not noted:
-                if core.branches == end:
-                    self._walker.snapshots.keep(self._walker.snapshots.take())
-                branches = end
-                continue
-            for line in dict.fromkeys(each[1] for each in noted):
-                hits = self._hits_on_line(watch, line)
-                if hits:
-                    return hits[0] if hits[0].position < limit else None
-            branches = max(each[1] for each in noted) + 1
+        for start, end in self._parts(watch, here.branches + 1, last):
+            first = self._first_in(watch, start, end)
+            if first is not None:
+                return first if first.position < limit else None
         if here.branches < last and Position(last) < limit:
-            return next((hit for hit in self._hits_on_line(watch, last) if hit.position < limit), None)
+            hits = (hit for hit in self._hits_on_line(watch, last) if hit.position < limit)
+            return next((hit for hit in hits if self._is_true(hit)), None)
         return None
+
+    def _first_in(self, watch: Watch, branches: int, last: int) -> Hit | None:
+        """Return the first hit on the lines from *branches* to before *last*."""
+        core = self._walker.machine.core
+        hooks_until = 0
+        self._walker.stand_at(branches)
+        while branches < last:
+            has_traps = branches >= hooks_until
+            end = min(branches + (APART if has_traps else _STRIDE), last)
+            watch.put_on(core, stops=True, traps=has_traps)
+            self._walker.run(end)
+            noted, has_traps, stood = self._taken(), core.traps, core.branches
+            self._unwatch()
+            for line in watch.lines(noted, trapped=has_traps):
+                for hit in self._hits_on_line(watch, line):
+                    if self._is_true(hit):
+                        return hit
+            if has_traps and noted:
+                hooks_until = stood + _STRIDE
+            if core.branches == end and not noted:
+                self._walker.snapshots.keep(self._walker.snapshots.take())
+            branches = stood
+            self._walker.stand_at(branches)
+        return None
+
+    # -- backwards ---------------------------------------------------------------------------------------------
 
     def last_hit(self, watch: Watch, here: Position, limit: Position) -> Hit | None:
         """Return the last hit before *here*, not before *limit*."""
-        found = [hit for hit in self._hits_on_line(watch, here.branches) if hit.position < here]
-        if found:
-            return found[-1]
-        end = here.branches
-        while end > limit.branches:
-            start = max(limit.branches, self._walker.snapshots.start_before(end), self._start)
-            self._walker.stand_at(start)
-            lines: list[int] = []
-            while (at := self._walker.machine.core.branches) < end:
-                self._watch(watch, stops=False)
-                self._walker.run(min(at + APART, end))
-                lines.extend(dict.fromkeys(each[1] for each in self._walker.machine.core.take_hits()))
-                self._unwatch()
-                if self._walker.machine.core.branches < end:
-                    self._walker.snapshots.keep(self._walker.snapshots.take())
-            for line in reversed(lines):
-                hits = self._hits_on_line(watch, line)
-                if hits:
-                    return hits[-1]
-            end = start
+        hits = [hit for hit in self._hits_on_line(watch, here.branches) if hit.position < here]
+        hit = self._last_true(hits)
+        pieces = self._pieces(watch, max(limit.branches, self._start), here.branches)
+        while hit is None and (piece := next(pieces, None)) is not None:
+            hit = self._last_in(watch, *piece)
+        return hit
+
+    def _pieces(self, watch: Watch, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield what `_parts` returns, backwards and in ever larger pieces, which begin where a replay can start."""
+        size = 0
+        for first, last in reversed(self._parts(watch, start, end)):
+            while last > first:
+                nearest = self._walker.snapshots.start_before(max(first + 1, last - size))
+                begin = max(first, nearest)
+                yield begin, last
+                size, last = min(2 * max(size, last - begin), APART), begin
+
+    def _last_in(self, watch: Watch, start: int, end: int) -> Hit | None:
+        """Return the last hit on the lines from *start* to before *end*."""
+        traps = True
+        while start < end:
+            found = self._lines(watch, start, end, traps=traps)
+            for count, line in enumerate(reversed(found.lines), 1):
+                hit = self._last_true(self._hits_on_line(watch, line))
+                if hit is not None:
+                    return hit
+                if found.are_trapped and count == _FALSE_LINES:
+                    # Not what was written, but what stands beside it, and all the time.
+                    traps, end = False, line
+                    break
+            else:
+                end = found.since
         return None
+
+    def _lines(self, watch: Watch, start: int, end: int, *, traps: bool) -> _Found:
+        """Run from *start* to *end*; return the lines that may have hits, as far back as they are known."""
+        core = self._walker.machine.core
+        self._walker.stand_at(start)
+        found = _Found(start)
+        hooks_until = 0 if traps else end
+        kept: list[Snapshot] = []
+        while (at := core.branches) < end:
+            watch.put_on(core, stops=False, traps=at >= hooks_until)
+            self._walker.run(min(at + _STRIDE, end))
+            noted, forgotten, is_trapped = self._taken(), core.hits_noted, core.traps
+            if is_trapped and core.traps_left == 0 and core.branches - at < TRAPS * WORTH:
+                hooks_until = core.branches + _STRIDE
+            if forgotten > len(noted):
+                found.lines.clear()
+                found.since = noted[0][1]
+            found.lines += watch.lines(noted, trapped=is_trapped)
+            found.are_trapped |= is_trapped
+            if core.branches < end and core.branches - (kept[-1].branches if kept else start) >= _STRIDE:
+                kept.append(self._walker.snapshots.take())
+                self._walker.snapshots.keep(kept[-1])
+        self._unwatch()
+        if not found.lines:
+            self._walker.snapshots.forget(kept)
+        return found
+
+    def _last_true(self, hits: Sequence[Hit]) -> Hit | None:
+        return next((hit for hit in reversed(hits) if self._is_true(hit)), None)
+
+    # -- both ways ---------------------------------------------------------------------------------------------
+
+    def _parts(self, watch: Watch, start: int, end: int) -> list[tuple[int, int]]:
+        """Return the parts, in order, of the lines from *start* to before *end* that can have hits."""
+        pages = watch.pages
+        if pages is None:
+            return [(start, end)] if start < end else []
+        parts: list[tuple[int, int]] = []
+        for each in self._walker.snapshots.index.intervals_writing(pages):
+            first, last = max(each.start, start), min(each.end, end)
+            if first < last and parts and parts[-1][1] == first:
+                parts[-1] = parts[-1][0], last
+            elif first < last:
+                parts.append((first, last))
+        return parts
+
+    def _is_true(self, hit: Hit) -> bool:
+        """Return whether what is asked of the guest, besides the hit, holds."""
+        condition = hit.condition
+        if not isinstance(condition, When):
+            return True
+        self._walker.go_to(hit.position)
+        if is_behind(condition):
+            self._walker.forward(self._end)
+        return self.holds(condition)
 
     def _hits_on_line(self, watch: Watch, branches: int) -> list[Hit]:
         """Return all hits on the line that begins at *branches*, in order."""
@@ -182,7 +205,7 @@ class Searcher:
             self._walker.session.replayer.is_interrupted_at(machine.moment()) or machine.ended is not None
         )
         self._walker.anchor = self._walker.begin
-        self._watch(watch, stops=False)
+        watch.put_on(core, stops=False)
         first = core.instructions
         try:
             stop = STOP_HALT if has_no_steps else self._walker.step_core(ENDLESS, branches + 1)
@@ -191,16 +214,22 @@ class Searcher:
             raise
         done = core.instructions - first
         # An instruction that has begun is counted.
-        noted = [(each, max(0, each[2] - first - 1)) for each in core.take_hits()]
+        noted = [(each, max(0, each[2] - first - 1)) for each in self._taken()]
         if stop == STOP_HALT and branches < self._end:
-            # And what is written on the way into the handler.
+            # And what happens on the way into the handler.
             self._walker.return_to_anchor()
             self._walker.run(branches + 1)
-            noted += [(each, done) for each in core.take_hits()[len(noted) :]]
+            noted += [(each, done) for each in self._taken()[len(noted) :]]
         self._unwatch()
         self._walker.return_to_anchor()
-        hits = (watch.hit(each, steps) for each, steps in noted if each[1] == branches)
-        return [hit for hit in hits if hit is not None]
+        return [hit for each, steps in noted if each[1] == branches for hit in watch.hits(each, steps)]
+
+    def check(self, watch: Watch) -> None:
+        """Raise UsageError if *watch* is more than the core can watch."""
+        try:
+            watch.put_on(self._walker.machine.core, stops=False)
+        finally:
+            self._unwatch()
 
     @contextmanager
     def searching(self) -> Iterator[None]:
@@ -213,25 +242,9 @@ class Searcher:
             self._walker.is_searching = False
             self._unwatch()
 
-    def _watch(self, watch: Watch, *, stops: bool) -> None:
-        core = self._walker.machine.core
-        try:
-            core.set_watches(watch.code, watch.writes, watch.reads)
-        except ValueError as error:
-            raise UsageError(f"so much cannot be watched: {error}", hint="watch less at a time") from error
-        core.stop_at_hits = stops
+    def _taken(self) -> list[Noted]:
+        return self._walker.machine.core.take_hits()
 
     def _unwatch(self) -> None:
         self._walker.machine.core.stop_at_hits = False
         self._walker.machine.core.set_watches((), (), ())
-
-
-def reason_of(condition: Condition) -> StopReason:
-    """Return why a search ends that *condition* ends."""
-    match condition:
-        case Execute():
-            return StopReason.BREAKPOINT
-        case EventKind():
-            return StopReason.EVENT
-        case _:
-            return StopReason.WATCHPOINT

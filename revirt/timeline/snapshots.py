@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakSet
@@ -90,6 +90,11 @@ class Snapshots:
         """Keep *snapshot* to come back to, until there are too many."""
         if all(each.branches != snapshot.branches for each in self._taken):
             insort(self._taken, snapshot, key=lambda each: each.branches)
+
+    def forget(self, snapshots: Iterable[Snapshot]) -> None:
+        """Do not keep *snapshots* any longer."""
+        gone = set(map(id, snapshots))
+        self._taken = [each for each in self._taken if id(each) not in gone]
 
     def restore(self, snapshot: Snapshot) -> None:
         """Bring the session to *snapshot*."""

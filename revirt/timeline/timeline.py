@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from weakref import ref
 
@@ -14,10 +14,13 @@ from revirt.position import Position
 from revirt.recording import Recording
 from revirt.render import Progress
 from revirt.replay.session import ReplaySession, how_lost
-from revirt.timeline.conditions import Condition, EventKind, Execute, Stopped, StopReason
+from revirt.timeline import lookup
+from revirt.timeline.calls import Calls, Frame
+from revirt.timeline.conditions import Condition, Stopped, StopReason, When, is_behind, reason_of
 from revirt.timeline.events import Events
+from revirt.timeline.finder import Finder, Found
 from revirt.timeline.instructions import InstructionCounter
-from revirt.timeline.search import Searcher, Watch, reason_of
+from revirt.timeline.search import Searcher
 from revirt.timeline.snapshots import Snapshot
 from revirt.timeline.walker import ENDLESS, INTERRUPTED, InterruptedSearchError, Walker
 
@@ -51,7 +54,10 @@ class Timeline:
         # A halted guest stands somewhere on a line whose beginning went.
         self.start = Position(info.branches + info.halted)
         """The oldest position."""
-        self._searcher = Searcher(self._walker, self.start.branches, self.end.branches)
+        first, last = self.start.branches, self.end.branches
+        self._searcher = Searcher(self._walker, first, last, self._holds)
+        self._calls = Calls(self._walker, first, last)
+        self._finder = Finder(self._walker, self._searcher, self.events, self.start)
         self._marks: dict[int, tuple[Position, ref[Snapshot]]] = {}
         self._next_mark = 1
         if info.halted:
@@ -118,10 +124,7 @@ class Timeline:
         between that and the first of the handler.
         """
         event = self._event(ordinal)
-        self._walker.stand_at(max(event.branches, self.start.branches))
-        while self.next_event <= ordinal and self._walker.advance(1):
-            pass
-        return self.position
+        return self._walker.go_to_event(ordinal, max(event.branches, self.start.branches))
 
     def seek_fraction(self, fraction: float) -> Position:
         """Go to the branch that is *fraction* (0 to 1) of the way from `start` to `end`; raises UsageError."""
@@ -238,13 +241,7 @@ class Timeline:
 
     def forward(self) -> bool:
         """Go to the next position; return whether there is one."""
-        if self._walker.advance(1):
-            return True
-        here = self.position
-        if here.branches >= self.end.branches:
-            return False
-        self._walker.stand_at(here.branches + 1)
-        return True
+        return self._walker.forward(self.end.branches)
 
     def back(self) -> bool:
         """Go to the position before; return whether there is one."""
@@ -258,6 +255,19 @@ class Timeline:
         self._walker.stand_at(here.branches - 1)
         self._walker.advance(ENDLESS)
         return True
+
+    def next_branch(self) -> Stopped:
+        """Go on to where the next line begins, or to the end."""
+        if self.position.branches >= self.end.branches:
+            return Stopped(StopReason.END, self.seek_end())
+        return Stopped(StopReason.STEP, self.seek(Position(self.position.branches + 1)))
+
+    def previous_branch(self) -> Stopped:
+        """Go back to where this line begins, or the one before if this is there, or the start."""
+        here = self.position
+        if here <= self.start:
+            return Stopped(StopReason.START, here)
+        return Stopped(StopReason.STEP, self.seek(Position(here.branches - (here.steps == 0))))
 
     def step(self, count: int = 1) -> Stopped:
         """Go *count* positions on, or to the end, or until there is an interrupt."""
@@ -279,6 +289,39 @@ class Timeline:
             return Stopped(StopReason.INTERRUPTED, self.position)
         return Stopped(StopReason.STEP, self.position)
 
+    # -- out of a function ---------------------------------------------------------------------------------------
+
+    def finish(self) -> Stopped:
+        """Run on to where the function that is executed here has returned, or to the end.
+
+        It is left by the return that takes its address from the stack where it is now, or above, and that no call
+        from here on put there.  That is right whatever it calls, and whatever interrupts it.  A function that is left
+        otherwise is missed, as by longjmp(); one that was not called, as the handler of an interrupt, returns when the
+        one does that it interrupted.  The return address has to be within 16 KiB of the stack pointer, in user mode
+        256 KiB.
+        """
+        try:
+            with self._searcher.searching():
+                line = self._calls.returning(Frame.of(self.registers()))
+        except InterruptedSearchError:
+            return Stopped(StopReason.INTERRUPTED, self.position)
+        if line is None:
+            return Stopped(StopReason.END, self.seek_end())
+        return Stopped(StopReason.RETURN, self.seek(Position(line + 1)))
+
+    def back_out(self) -> Stopped:
+        """Go back to the call of the function that is executed here, or to the start; what `finish` says holds here."""
+        try:
+            with self._searcher.searching():
+                line = self._calls.calling(Frame.of(self.registers()))
+        except InterruptedSearchError:
+            return Stopped(StopReason.INTERRUPTED, self.position)
+        if line is None:
+            return Stopped(StopReason.START, self.seek(self.start))
+        self._walker.stand_at(line)
+        self._walker.advance(ENDLESS)
+        return Stopped(StopReason.CALL, self.position)
+
     # -- searching -----------------------------------------------------------------------------------------------
 
     def run(self, conditions: Sequence[Condition] = (), until: Position | None = None) -> Stopped:
@@ -286,27 +329,15 @@ class Timeline:
 
         Raises UsageError, and stays, for a condition that cannot be looked for, and where there is no position *until*.
         """
-        watch = Watch(conditions, self.machine.core.translate)
-        limit = min(until, self._last()) if until is not None else self._last()
-        here = self.position
+        here, last = self.position, Position(self.end.branches + 1)
+        limit = min(until, last) if until is not None else last
         if limit <= here:
             return Stopped(StopReason.END if until is None else StopReason.UNTIL, here)
-        event = self._next_event(conditions, limit)
-        if event is not None:
-            limit = min(limit, Position(self.events[event].branches + 1))
         try:
             with self._searcher.searching():
-                found = self._searcher.first_hit(watch, limit) if watch else None
+                found = self._finder.first(conditions, limit)
         except InterruptedSearchError:
             return Stopped(StopReason.INTERRUPTED, self.position)
-        except UsageError:
-            self.seek(here)
-            raise
-        if event is not None:
-            place = self._place_of(event)
-            if (found is None or place <= found.position) and (until is None or place < until):
-                self.seek(place)
-                return Stopped(StopReason.EVENT, place, EventKind(self.events[event].kind))
         if found is None:
             if until is not None and limit == until:
                 self._arrive(until, here)
@@ -315,42 +346,33 @@ class Timeline:
             self.seek(max(here, self.seek_end()))
             return Stopped(StopReason.END, self.position)
         self.seek(found.position)
-        if not isinstance(found.condition, Execute):
+        if is_behind(found.condition):
             self.forward()
-        return Stopped(reason_of(found.condition), self.position, found.condition, found.address)
+        return self._stopped(found)
 
     def run_back(self, conditions: Sequence[Condition] = (), until: Position | None = None) -> Stopped:
         """Go back to the last place before this one where one of *conditions* holds, to *until*, or to the start.
 
         Raises as `run`.
         """
-        watch = Watch(conditions, self.machine.core.translate)
         here = self.position
         limit = max(until, self.start) if until is not None else self.start
         if limit >= here:
             return Stopped(StopReason.START if here == self.start else StopReason.UNTIL, here)
-        event = self._event_before(conditions, here)
-        if event is not None:
-            limit = max(limit, Position(self.events[event].branches))
         try:
             with self._searcher.searching():
-                found = self._searcher.last_hit(watch, here, limit) if watch else None
+                found = self._finder.last(conditions, here, limit)
         except InterruptedSearchError:
             return Stopped(StopReason.INTERRUPTED, self.position)
-        except UsageError:
-            self.seek(here)
-            raise
-        if event is not None:
-            place = self._place_of(event)
-            if (found is None or found.position < place) and (until is None or until <= place):
-                self.seek(place)
-                return Stopped(StopReason.EVENT, place, EventKind(self.events[event].kind))
-        if found is None or found.position < limit:
+        if found is None:
             self._arrive(limit, here)
-            reason = StopReason.START if limit == self.start else StopReason.UNTIL
-            return Stopped(reason, self.position)
+            return Stopped(StopReason.START if limit == self.start else StopReason.UNTIL, self.position)
         self.seek(found.position)
-        return Stopped(reason_of(found.condition), self.position, found.condition, found.address)
+        return self._stopped(found)
+
+    def _stopped(self, found: Found) -> Stopped:
+        condition = found.condition
+        return Stopped(reason_of(condition), self.position, condition, found.address, found.value)
 
     def interrupt(self) -> None:
         """Let the search, or the steps, that are on end where they are; what begins later does not notice.
@@ -367,20 +389,11 @@ class Timeline:
 
     def read_physical(self, address: int, size: int) -> bytes:
         """Return *size* bytes of RAM from physical *address* on, fewer where it ends."""
-        return bytes(self.machine.core.ram[address : address + size]) if address >= 0 else b""
+        return lookup.read_physical(self.machine.core, address, size)
 
     def read(self, address: int, size: int) -> bytes:
         """Return *size* bytes from linear *address* on, as the guest sees them; fewer if a page is not there."""
-        found = bytearray()
-        while len(found) < size:
-            here = address + len(found)
-            physical = self.machine.core.translate(here)
-            piece = min(size - len(found), 4096 - here % 4096)
-            data = self.read_physical(physical, piece) if physical is not None else b""
-            found += data
-            if len(data) < piece:
-                break
-        return bytes(found)
+        return lookup.read_linear(self.machine.core, address, size)
 
     def console(self, size: int) -> bytes:
         """Return what the guest has sent up to here, its last *size* bytes at most, out of `CONSOLE_EVENTS` events."""
@@ -394,6 +407,16 @@ class Timeline:
                 missing -= len(event.data)
         return b"".join(reversed(parts))[-size:] if size else b""
 
+    def find(
+        self, data: bytes, start: int = 0, end: int | None = None, *, physical: bool = False
+    ) -> Iterator[int]:
+        """Yield the addresses, in order, at which *data* stands in memory from *start* to before *end* (None: all).
+
+        Addresses are linear, as the guest's page tables have them here, or *physical*.  Raises UsageError if *data* is
+        empty, or more than 64 GiB are mapped there.  The timeline must not be moved meanwhile.
+        """
+        return lookup.find(self.machine.core, data, start, end, physical=physical)
+
     # -- details of searching ---------------------------------------------------------------------------------------
 
     def _arrive(self, limit: Position, here: Position) -> None:
@@ -404,43 +427,15 @@ class Timeline:
             self.seek(here)
             raise
 
-    def _last(self) -> Position:
-        return Position(self.end.branches + 1)
-
-    def _next_event(self, conditions: Sequence[Condition], limit: Position) -> int | None:
-        """Return the first event behind here that one of *conditions* asks for, not behind the branch of *limit*."""
-        here = self.position
-        kinds = {each.kind for each in conditions if isinstance(each, EventKind)}
-        if kinds:
-            for ordinal, event in enumerate(self.events.after(self.next_event), self.next_event):
-                if event.branches > limit.branches:
-                    break
-                # An interrupt that is taken right here is the next event, and has its place here.
-                if event.kind in kinds and (event.branches > here.branches or self._is_behind(ordinal, here)):
-                    return ordinal
-        return None
-
-    def _is_behind(self, ordinal: int, here: Position) -> bool:
-        """Return whether the place of event number *ordinal* is behind *here*, where the machine stands."""
-        place = self._place_of(ordinal)
-        self.seek(here)
-        return place > here
-
-    def _event_before(self, conditions: Sequence[Condition], here: Position) -> int | None:
-        kinds = {each.kind for each in conditions if isinstance(each, EventKind)}
-        if kinds:
-            for ordinal, event in self.events.before(self.next_event):
-                if event.branches < self.start.branches:
-                    break
-                if event.kind in kinds and self._place_of(ordinal) < here:
-                    return ordinal
-        return None
-
-    def _place_of(self, ordinal: int) -> Position:
-        """Return where event number *ordinal* has just come."""
-        return self.seek_event(ordinal)
-
     # -- details --------------------------------------------------------------------------------------------------
+
+    def _holds(self, condition: When) -> bool:
+        """Return whether the predicate of *condition* holds here."""
+        here = self.position
+        holds = bool(condition.predicate(self))
+        if self.position != here:
+            raise UsageError("a predicate must not move the timeline")
+        return holds
 
     def _check(self, position: Position) -> None:
         name = self.recording.path.name

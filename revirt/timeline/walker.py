@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from revirt.core import STOP_LIMIT, STOP_STEPS
@@ -155,6 +157,33 @@ class Walker:
         assert self.anchor is not None
         self.restore(self.anchor)
 
+    def forward(self, end: int) -> bool:
+        """Go to the next position of a recording whose last branch is *end*; return whether there is one."""
+        if self.advance(1):
+            return True
+        here = self.position
+        if here.branches >= end:
+            return False
+        self.stand_at(here.branches + 1)
+        return True
+
+    def go_to(self, position: Position) -> None:
+        """Go to *position*, which there is."""
+        here = self.position
+        if position.branches != here.branches or position.steps < here.steps:
+            self.stand_at(position.branches)
+        self.advance(position.steps - self.steps)
+
+    def go_to_event(self, ordinal: int, branches: int) -> Position:
+        """Go to the place of event number *ordinal*, which is on branch number *branches*, and return it.
+
+        There it has just come; what comes while the CPU sleeps, and an interrupt, is about to.
+        """
+        self.stand_at(branches)
+        while self.session.replayer.next_event <= ordinal and self.advance(1):
+            pass
+        return self.position
+
     def advance(self, count: int) -> int:
         """Go up to *count* positions on, on this line; return how many it had."""
         core = self.machine.core
@@ -197,3 +226,13 @@ class Walker:
                 return stop
             if self.is_searching and self.is_interrupted:
                 raise InterruptedSearchError
+
+    @contextmanager
+    def hearing(self, hear: Callable[[], None]) -> Iterator[None]:
+        """Call *hear* whenever the guest is about to transmit a byte."""
+        replayer = self.session.replayer
+        replayer.output = lambda _: hear()
+        try:
+            yield
+        finally:
+            replayer.output = None

@@ -26,6 +26,9 @@ from benchmarks.workloads import Workload
 COLD_BAR_MS = 500.0
 STEP_BAR_MS = 15.0
 SLOW_STEP_BAR_MS = 150.0
+WRITER_BAR_S = 1.0
+SLOW_WRITER_BAR = 1.6
+"""Times what one replay of everything takes."""
 
 
 def measure_timeline(workload: Workload, settings: Settings) -> Iterator[Figure]:
@@ -64,6 +67,35 @@ def measure_timeline(workload: Workload, settings: Settings) -> Iterator[Figure]
         yield figure(
             "step back", subject, f"99th percentile{quantity}", "ms", slow, SLOW_STEP_BAR_MS if bars else None
         )
+
+
+def measure_writers(workload: Workload, settings: Settings) -> Iterator[Figure]:
+    """Yield how long it takes to say who wrote a word last, for words from all over a recording of *workload*."""
+    path = settings.scratch("recording")
+    settings.note(f"writers of {workload.name}: recording it")
+    record(path, "--clock", settings.clock, "--script", workload.write_script(settings.scratch("script")))
+    run(revirt_command("index", path, "--json"))
+    outcomes = []
+    for number in range(settings.rounds):
+        settings.note(f"writers of {workload.name}: round {number + 1} of {settings.rounds}")
+        outcomes.append(work("last_writes", path))
+    subject = f"{workload.name}, {settings.clock}"
+    for quantity, key, base, has_bars in (
+        ("", "seconds", "replay", True),
+        (" of CPU time", "cpu_seconds", "cpu_replay", False),
+    ):
+        middle = [median(each[key]) for each in outcomes]
+        yield figure("writers", subject, f"median{quantity}", "s", middle, WRITER_BAR_S if has_bars else None)
+        slowest = [max(each[key]) / each[base] for each in outcomes]
+        yield figure(
+            "writers",
+            subject,
+            f"slowest{quantity} / a replay",
+            "",
+            slowest,
+            SLOW_WRITER_BAR if has_bars else None,
+        )
+    yield figure("writers", subject, "wrong answers", "", [float(each["wrong"]) for each in outcomes], 0.0)
 
 
 def _measure_index(path: Path, subject: str, settings: Settings) -> Iterator[Figure]:

@@ -233,6 +233,13 @@ def reverse_steps(path: Path) -> dict[str, Any]:
     return {"seconds": seconds, "cpu_seconds": cpu_seconds}
 
 
+def last_writes(path: Path) -> dict[str, Any]:
+    """Do what `benchmarks.writers.last_writes` does."""
+    from benchmarks import writers
+
+    return writers.last_writes(path)
+
+
 def _random_branches(path: Path) -> list[int]:
     from revirt.recording import Recording
 
@@ -248,6 +255,7 @@ TASKS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "proofs": proofs,
     "cold_seeks": cold_seeks,
     "reverse_steps": reverse_steps,
+    "last_writes": last_writes,
 }
 
 if __name__ == "__main__":
