@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from revirt.checkpoint import CheckpointInfo, CheckpointReader, CheckpointWriter, LoadedCheckpoint
+from revirt.checkpoint import Base, CheckpointInfo, CheckpointReader, CheckpointWriter, LoadedCheckpoint
 from revirt.checkpoint.format import CHUNK_PAGES, PAGE_SIZE
 from revirt.checkpoint.pages import PageFile
 from revirt.checkpoint.sharing import share_pages
@@ -67,7 +67,12 @@ def test_checkpoints_behind_a_base_have_its_pages_and_their_own(
     places = directories(tmp_path / "child")
 
     share_pages(loaded, places[1])
-    add(CheckpointWriter(*places, base=loaded), 2, {5: page(77), COUNT + 4: page(78)})
+    base = Base(loaded.page_map, loaded.next_page, loaded.info.number + 1)
+    add(
+        CheckpointWriter(*places, base=base),
+        2,
+        {5: page(77), COUNT + 4: page(78)},
+    )
 
     found = CheckpointReader(*places, first=2)
     assert memory_of(found.load(2)) == {**memory_of(loaded), 5: page(77), COUNT + 4: page(78)}

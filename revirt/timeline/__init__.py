@@ -4,6 +4,7 @@ timeline     the machine that can be put on any position, and the searches
 conditions   what is searched for, and why a move ended
 finder       searches for several conditions, each in its own way
 search       those for what the core can watch
+scouts       processes that search ahead; worker is one of them
 watch        what the core is to watch, and what its notes mean
 console      text on the console, and who sent it
 predicates   branch after branch

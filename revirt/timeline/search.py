@@ -20,12 +20,17 @@ from dataclasses import dataclass, field
 from revirt.core import STOP_HALT
 from revirt.position import Position
 from revirt.timeline.conditions import When, is_behind
+from revirt.timeline.scouts import Piece, Scouts
 from revirt.timeline.snapshots import Snapshot
 from revirt.timeline.walker import APART, ENDLESS, InterruptedSearchError, Walker
 from revirt.timeline.watch import TRAPS, WORTH, Hit, Noted, Watch
 
 _STRIDE = 4_000_000
 """Branches between two snapshots of a stretch that is searched backwards, and that hooks are used for at a time."""
+_PIECE = 12_000_000
+"""Branches that are searched backwards at once, or not much more."""
+_WORTH_SCOUTS = 36_000_000
+"""Branches to search that are worth other processes, which take half a second to start."""
 _FALSE_LINES = 32
 """Lines that traps named for nothing before the stretch is run with hooks."""
 
@@ -42,7 +47,8 @@ class _Found:
 class Searcher:
     """Finds hits on the way of *walker*, whose recording is from branch *start* to *end*; it is left anywhere.
 
-    *holds* evaluates the predicate of a condition that has one, where the walker stands.
+    *holds* evaluates the predicate of a condition that has one, where the walker stands.  *scouts*, if any, search
+    ahead.
     """
 
     def __init__(
@@ -51,11 +57,13 @@ class Searcher:
         start: int,
         end: int,
         holds: Callable[[When], bool],
+        scouts: Scouts | None = None,
     ) -> None:
         self._walker = walker
         self._start = start
         self._end = end
         self.holds = holds
+        self._scouts = scouts
 
     # -- forwards ----------------------------------------------------------------------------------------------
 
@@ -109,12 +117,16 @@ class Searcher:
         """Return the last hit before *here*, not before *limit*."""
         hits = [hit for hit in self._hits_on_line(watch, here.branches) if hit.position < here]
         hit = self._last_true(hits)
-        pieces = self._pieces(watch, max(limit.branches, self._start), here.branches)
-        while hit is None and (piece := next(pieces, None)) is not None:
-            hit = self._last_in(watch, *piece)
+        if hit is not None:
+            return hit
+        pieces = list(self._pieces(watch, max(limit.branches, self._start), here.branches))
+        while pieces and hit is None:
+            if self._scouts and not watch.has_predicates and self._is_for_scouts(pieces):
+                return self._scouts.search(watch, pieces, self.last_hit_in, self._walker.look_up)
+            hit = self.last_hit_in(watch, *pieces.pop(0))
         return hit
 
-    def _pieces(self, watch: Watch, start: int, end: int) -> Iterator[tuple[int, int]]:
+    def _pieces(self, watch: Watch, start: int, end: int) -> Iterator[Piece]:
         """Yield what `_parts` returns, backwards and in ever larger pieces, which begin where a replay can start."""
         size = 0
         for first, last in reversed(self._parts(watch, start, end)):
@@ -122,9 +134,16 @@ class Searcher:
                 nearest = self._walker.snapshots.start_before(max(first + 1, last - size))
                 begin = max(first, nearest)
                 yield begin, last
-                size, last = min(2 * max(size, last - begin), APART), begin
+                size, last = min(2 * max(size, last - begin), _PIECE), begin
 
-    def _last_in(self, watch: Watch, start: int, end: int) -> Hit | None:
+    def _is_for_scouts(self, pieces: Sequence[Piece]) -> bool:
+        """Return whether other processes are worth starting for *pieces*, and have where to start them from."""
+        stored_before = self._walker.snapshots.stored_before
+        return sum(end - start for start, end in pieces) >= _WORTH_SCOUTS and all(
+            start - stored_before(start) <= _PIECE for start, _ in pieces
+        )
+
+    def last_hit_in(self, watch: Watch, start: int, end: int) -> Hit | None:
         """Return the last hit on the lines from *start* to before *end*."""
         traps = True
         while start < end:

@@ -106,12 +106,16 @@ class Snapshots:
     def nearest(self, branches: int) -> Start:
         """Return the last snapshot, or checkpoint of the recording or its index, that is not behind *branches*."""
         position = bisect_right(self._taken, branches, key=lambda each: each.branches)
-        starts: list[Start | None] = [
-            self._taken[position - 1] if position else None,
-            self.index.checkpoint_before(branches),
-            self.checkpoint_before(branches),
-        ]
-        return max((each for each in starts if each is not None), key=lambda each: each.branches)
+        taken, stored = self._taken[position - 1] if position else None, self._stored(branches)
+        return taken if taken is not None and taken.branches >= stored.branches else stored
+
+    def stored_before(self, branches: int) -> int:
+        """Return the branches of the last checkpoint of the recording or its index that is not behind *branches*."""
+        return first_branch(self._stored(branches))
+
+    def _stored(self, branches: int) -> CheckpointInfo | IndexCheckpoint:
+        indexed, info = self.index.checkpoint_before(branches), self.checkpoint_before(branches)
+        return indexed if indexed is not None and indexed.branches > info.branches else info
 
     def checkpoint_before(self, branches: int) -> CheckpointInfo:
         """Return the last checkpoint of the recording that is not behind *branches*, or the first."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from weakref import ref
 
@@ -20,6 +22,7 @@ from revirt.timeline.conditions import Condition, Stopped, StopReason, When, is_
 from revirt.timeline.events import Events
 from revirt.timeline.finder import Finder, Found
 from revirt.timeline.instructions import InstructionCounter
+from revirt.timeline.scouts import Scouts
 from revirt.timeline.search import Searcher
 from revirt.timeline.snapshots import Snapshot
 from revirt.timeline.walker import ENDLESS, INTERRUPTED, InterruptedSearchError, Walker
@@ -43,7 +46,8 @@ class Timeline:
     Everything that moves raises CorruptError and DivergenceError as a replay does; the recording is never changed.
     """
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, *, jobs: int | None = None) -> None:
+        """Searches that take long are done by so many processes, *jobs* (default: one for each core)."""
         self.recording = recording
         self.events = Events(recording)
         """The events, by their ordinal."""
@@ -55,7 +59,8 @@ class Timeline:
         self.start = Position(info.branches + info.halted)
         """The oldest position."""
         first, last = self.start.branches, self.end.branches
-        self._searcher = Searcher(self._walker, first, last, self._holds)
+        scouts = Scouts(recording.path, (jobs or len(os.sched_getaffinity(0))) - 1)
+        self._searcher = Searcher(self._walker, first, last, self._holds, scouts)
         self._calls = Calls(self._walker, first, last)
         self._finder = Finder(self._walker, self._searcher, self.events, self.start)
         self._marks: dict[int, tuple[Position, ref[Snapshot]]] = {}
@@ -301,7 +306,7 @@ class Timeline:
         256 KiB.
         """
         try:
-            with self._searcher.searching():
+            with self._searching():
                 line = self._calls.returning(Frame.of(self.registers()))
         except InterruptedSearchError:
             return Stopped(StopReason.INTERRUPTED, self.position)
@@ -312,7 +317,7 @@ class Timeline:
     def back_out(self) -> Stopped:
         """Go back to the call of the function that is executed here, or to the start; what `finish` says holds here."""
         try:
-            with self._searcher.searching():
+            with self._searching():
                 line = self._calls.calling(Frame.of(self.registers()))
         except InterruptedSearchError:
             return Stopped(StopReason.INTERRUPTED, self.position)
@@ -327,14 +332,15 @@ class Timeline:
     def run(self, conditions: Sequence[Condition] = (), until: Position | None = None) -> Stopped:
         """Go on to the first place behind this one where one of *conditions* holds, to *until*, or to the end.
 
-        Raises UsageError, and stays, for a condition that cannot be looked for, and where there is no position *until*.
+        Raises UsageError, and stays, for a condition that cannot be looked for, and where there is no position *until*;
+        and stays for whatever a predicate raises.
         """
         here, last = self.position, Position(self.end.branches + 1)
         limit = min(until, last) if until is not None else last
         if limit <= here:
             return Stopped(StopReason.END if until is None else StopReason.UNTIL, here)
         try:
-            with self._searcher.searching():
+            with self._searching():
                 found = self._finder.first(conditions, limit)
         except InterruptedSearchError:
             return Stopped(StopReason.INTERRUPTED, self.position)
@@ -360,7 +366,7 @@ class Timeline:
         if limit >= here:
             return Stopped(StopReason.START if here == self.start else StopReason.UNTIL, here)
         try:
-            with self._searcher.searching():
+            with self._searching():
                 found = self._finder.last(conditions, here, limit)
         except InterruptedSearchError:
             return Stopped(StopReason.INTERRUPTED, self.position)
@@ -369,6 +375,17 @@ class Timeline:
             return Stopped(StopReason.START if limit == self.start else StopReason.UNTIL, self.position)
         self.seek(found.position)
         return self._stopped(found)
+
+    @contextmanager
+    def _searching(self) -> Iterator[None]:
+        """Let `interrupt` end what is done; if that turns out to be impossible, stay here."""
+        here = self.position
+        try:
+            with self._searcher.searching():
+                yield
+        except UsageError:
+            self.seek(here)
+            raise
 
     def _stopped(self, found: Found) -> Stopped:
         condition = found.condition

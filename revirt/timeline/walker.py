@@ -147,6 +147,11 @@ class Walker:
             self.session.replayer.go_on()
             is_settled = self.session.run(self.machine.core.branches).halted != INTERRUPTED
 
+    def look_up(self) -> None:
+        """Raise InterruptedSearchError if somebody wants a search to end, which is on."""
+        if self.is_searching and self.is_interrupted:
+            raise InterruptedSearchError
+
     def restore(self, snapshot: Snapshot) -> None:
         """Go to *snapshot*."""
         self.snapshots.restore(snapshot)
@@ -224,8 +229,7 @@ class Walker:
             count -= core.instructions - before
             if stop != STOP_STEPS or count <= 0:
                 return stop
-            if self.is_searching and self.is_interrupted:
-                raise InterruptedSearchError
+            self.look_up()
 
     @contextmanager
     def hearing(self, hear: Callable[[], None]) -> Iterator[None]:

@@ -89,6 +89,7 @@ class Watch:
     """
 
     def __init__(self, conditions: Sequence[Condition], translate: Callable[[int], int | None]) -> None:
+        self._has_predicates = any(isinstance(each, When) for each in conditions)
         self._code: dict[int, list[Condition]] = {}
         self._memory: list[_Range] = []
         self._system: list[tuple[int, int | None, Condition]] = []
@@ -107,6 +108,11 @@ class Watch:
         if self._code or self._system or any(each.kinds != WATCH_WRITE for each in self._memory):
             return None
         return frozenset(each.start // PAGE_SIZE for each in self._memory)
+
+    @property
+    def has_predicates(self) -> bool:
+        """Whether somebody has to be asked about a hit."""
+        return self._has_predicates
 
     def put_on(self, core: Core, *, stops: bool, traps: bool = False) -> None:
         """Have *core* watch this, and nothing else; it *stops* at a hit, or only notes it."""

@@ -16,6 +16,7 @@ from revirt.timeline import (
     AddressSpace,
     Condition,
     ConsoleText,
+    EventKind,
     Execute,
     Interrupt,
     Privilege,
@@ -149,15 +150,16 @@ def test_every_exception_and_interrupt_is_found(walked: tuple[Timeline, list[Pla
 
 def test_every_change_of_the_address_space_is_found_in_debian(recording_of: RecordingOf) -> None:
     timeline = Timeline(recording_of("debian", "host", script=DEBIAN_SCRIPT))
-    stopped = timeline.run((AddressSpace(),), Position(60_000_000))
+    timeline.seek(Position(40_000_000))
+    stopped = timeline.run((AddressSpace(),))
     assert stopped.reason is StopReason.ADDRESS_SPACE
     assert timeline.registers()["cr3"] == stopped.value
     start = timeline.position
     timeline.back()
     assert timeline.registers()["cr3"] != stopped.value
 
-    back = timeline.run_back((AddressSpace(stopped.value),), Position(0))
-    assert back.reason in (StopReason.START, StopReason.ADDRESS_SPACE)
+    back = timeline.run_back((AddressSpace(stopped.value),), Position(start.branches - 5_000_000))
+    assert back.reason in (StopReason.UNTIL, StopReason.ADDRESS_SPACE)
     assert back.position < start
 
 
@@ -229,9 +231,35 @@ def test_a_prompt_that_no_newline_ends_is_found_in_debian(recording_of: Recordin
 
 
 @pytest.mark.parametrize("pattern", [b"(", b"[", b"*"])
-def test_what_is_no_pattern_is_refused(pattern: bytes, recording_of: RecordingOf) -> None:
-    with pytest.raises(UsageError, match="is not a regular expression"):
-        Timeline(recording_of("hello", "virtual")).run((ConsoleText(pattern),))
+def test_what_is_no_pattern_is_refused_and_nothing_moves(pattern: bytes, recording_of: RecordingOf) -> None:
+    timeline = Timeline(recording_of("timer", "virtual"))
+    here = timeline.seek(Position(3_000, 1))
+
+    for search in (timeline.run, timeline.run_back):
+        with pytest.raises(UsageError, match="is not a regular expression"):
+            search((EventKind(Kind.DIGEST), ConsoleText(pattern)))
+        assert timeline.position == here
+
+
+def test_more_than_can_be_watched_is_refused_and_nothing_moves(recording_of: RecordingOf) -> None:
+    timeline = Timeline(recording_of("timer", "virtual"))
+    here = timeline.seek(Position(3_000, 1))
+    conditions = [Write(address, 4, physical=True) for address in range(0, 800, 8)]
+
+    for search in (timeline.run, timeline.run_back):
+        with pytest.raises(UsageError, match="at most 64 ranges are watched"):
+            search(conditions)
+        assert timeline.position == here
+
+
+def test_what_a_predicate_raises_ends_the_search(recording_of: RecordingOf) -> None:
+    timeline = Timeline(recording_of("timer", "virtual"))
+
+    with pytest.raises(ZeroDivisionError):
+        timeline.run((When(lambda timeline: 0 // (5_000 - timeline.position.branches)),))
+
+    assert timeline.position == Position(5_000)
+    assert timeline.run((Execute(timeline.machine.core.pc),)).reason is StopReason.BREAKPOINT
 
 
 # ---- predicates ------------------------------------------------------------------------------------------------------
