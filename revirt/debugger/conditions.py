@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from revirt.debugger.session import Session
-from revirt.errors import UsageError
-from revirt.log.events import Event, Kind
+from revirt.log.events import LINE_LIMIT, Event
 from revirt.log.wording import payload
 from revirt.render import printable
-from revirt.timeline import Access, Condition, EventKind, Execute, Read, Stopped, StopReason, Write
+from revirt.timeline import (
+    Access,
+    AddressSpace,
+    Condition,
+    ConsoleText,
+    EventKind,
+    Execute,
+    Interrupt,
+    Privilege,
+    Read,
+    Stopped,
+    StopReason,
+    SystemCall,
+    Write,
+)
+from revirt.timeline.wording import describe, parse_condition
 
-KINDS = ("execute", "write", "read", "access", "event")
-MOST_BYTES = 1 << 20
 _SHOWN = 8
-_ACCESSES: dict[str, Callable[[int, int], Condition]] = {"write": Write, "read": Read, "access": Access}
 _DONE = {Write: "written", Read: "read", Access: "accessed"}
 
 
-def condition_of(session: Session, kind: str, words: Sequence[str]) -> Condition:
-    """Return the condition of a *kind* out of `KINDS` that *words* describe; raises UsageError."""
-    if kind == "event":
-        labels = {each.label: each for each in Kind}
-        if len(words) != 1 or words[0] not in labels:
-            raise UsageError("that wants a kind of event", hint=f"the kinds are {', '.join(labels)}")
-        return EventKind(labels[words[0]])
-    if kind == "execute":
-        if len(words) > 1:
-            raise UsageError("that wants one address, without spaces")
-        return Execute(session.evaluate(words[0]) if words else session.pc)
-    if not 1 <= len(words) <= 2:
-        raise UsageError("that wants ADDRESS [SIZE], the address without spaces")
-    size = session.evaluate(words[1]) if len(words) == 2 else session.bits // 8
-    address = session.evaluate(words[0])
-    if not 1 <= size <= min(MOST_BYTES, (1 << 64) - address):
-        raise UsageError(f"{size} bytes cannot be watched: 1 to {MOST_BYTES}")
-    return _ACCESSES[kind](address, size)
+def condition_of(session: Session, words: Sequence[str]) -> Condition:
+    """Return the condition that *words* describe, where the session stands; raises UsageError."""
+    return parse_condition(words, session.evaluate, session.bits // 8)
 
 
 def condition_text(session: Session, condition: Condition) -> str:
@@ -47,7 +43,21 @@ def condition_text(session: Session, condition: Condition) -> str:
             return f"event {kind.label}"
         case Write(address, size) | Read(address, size) | Access(address, size):
             return f"{type(condition).__name__.lower()} {session.named(address)}, {size} bytes"
+        case ConsoleText(pattern):
+            return f"console {printable(pattern.decode(errors='backslashreplace'))}"
+        case Interrupt(value):
+            return _text_of("interrupt", value)
+        case SystemCall(value):
+            return _text_of("syscall", value)
+        case AddressSpace(value):
+            return _text_of("cr3", value)
+        case Privilege(value):
+            return _text_of("cpl", value)
     return str(condition)
+
+
+def _text_of(kind: str, value: int | None) -> str:
+    return kind if value is None else f"{kind} {value:#x}"
 
 
 def stop_text(session: Session, stopped: Stopped, *, is_forward: bool) -> str:
@@ -59,6 +69,8 @@ def stop_text(session: Session, stopped: Stopped, *, is_forward: bool) -> str:
             return "the recording ends here"
         case StopReason.INTERRUPTED:
             return "interrupted"
+        case StopReason.STEP:
+            return ""
         case StopReason.BREAKPOINT:
             number = session.number_of(stopped.condition)
             return f"breakpoint {number}" if number is not None else "found"
@@ -66,7 +78,14 @@ def stop_text(session: Session, stopped: Stopped, *, is_forward: bool) -> str:
             return _event_text(session, stopped)
         case StopReason.WATCHPOINT:
             return _access_text(session, stopped, is_forward=is_forward)
-    return ""
+        case StopReason.CONSOLE:
+            line = session.timeline.console(LINE_LIMIT).rpartition(b"\n")[2]
+            return f"the guest prints {printable(line.decode(errors='backslashreplace'))}"
+        case StopReason.CALL:
+            return "called here"
+        case StopReason.RETURN:
+            return "has returned"
+    return describe(stopped)
 
 
 def _event_text(session: Session, stopped: Stopped) -> str:

@@ -14,16 +14,18 @@ from revirt.debugger.commands import (
     number,
     one_of,
 )
-from revirt.debugger.conditions import KINDS, condition_of, condition_text, stop_text
+from revirt.debugger.conditions import condition_of, condition_text, stop_text
 from revirt.debugger.looking import where
 from revirt.debugger.session import Point, Session
 from revirt.errors import UsageError
 from revirt.log.events import Kind
 from revirt.machine.modes import stack_pointer
 from revirt.timeline import Condition, Execute, Stopped, StopReason, seek_point
+from revirt.timeline.wording import CONDITIONS, KINDS
 
 MOST_STEPS = 10_000_000
-_KIND_LABELS = tuple(each.label for each in Kind)
+_EVENTS = tuple(each.label for each in Kind if each.label not in KINDS)
+"""Kinds of events whose names are nothing else here."""
 _CALL_SIZES = range(2, 8)
 """Bytes that a near call may take."""
 
@@ -90,6 +92,19 @@ def _over(session: Session, places: list[Execute], *, is_forward: bool) -> str:
     return _told(session, stopped, is_forward=is_forward)
 
 
+# -- out of functions ---------------------------------------------------------------------------------------------
+
+
+def _finish(session: Session, words: Words) -> str:
+    expect(words, 0, 0, "finish")
+    return _told(session, session.timeline.finish(), is_forward=True)
+
+
+def _back_out(session: Session, words: Words) -> str:
+    expect(words, 0, 0, "back-out")
+    return _told(session, session.timeline.back_out(), is_forward=False)
+
+
 # -- searches ------------------------------------------------------------------------------------------------------
 
 
@@ -112,19 +127,13 @@ def _search_back(session: Session, words: Words) -> str:
 
 
 def _begin_search(session: Session, words: Words, *, is_forward: bool) -> str:
-    if words and words[0] == "text" and len(words) > 1:
-        text = " ".join(words[1:]).encode()
+    if not words:
+        raise UsageError("write: search WHAT ..", hint=f"WHAT is one of {CONDITIONS}")
+    condition = condition_of(session, words)
 
-        def look(is_forward: bool) -> str:
-            return _search_text(session, text, is_forward=is_forward)
-    elif words and words[0] in KINDS:
-        condition = condition_of(session, words[0], words[1:])
-
-        def look(is_forward: bool) -> str:
-            stopped = session.run([condition], is_forward=is_forward)
-            return _told(session, stopped, is_forward=is_forward)
-    else:
-        raise UsageError("write: search WHAT ..", hint=f"WHAT is {', '.join(KINDS)} or text")
+    def look(is_forward: bool) -> str:
+        stopped = session.run([condition], is_forward=is_forward)
+        return _told(session, stopped, is_forward=is_forward)
 
     session.last_search = lambda is_same: look(is_forward if is_same else not is_forward)
     return look(is_forward)
@@ -144,37 +153,6 @@ def _repeated(session: Session) -> Callable[[bool], str]:
     if session.last_search is None:
         raise UsageError("nothing was searched for yet", hint="see 'help search'")
     return session.last_search
-
-
-def _search_text(session: Session, text: bytes, *, is_forward: bool) -> str:
-    """Go to the next place, or the one before, where the guest had just printed *text*."""
-    timeline = session.timeline
-    here, next_event = session.position, timeline.next_event
-    events = (
-        enumerate(timeline.events.after(next_event), next_event)
-        if is_forward
-        else timeline.events.before(next_event)
-    )
-    # What the text may have begun in: the chunk before, or what follows it and where that is.
-    rest, later = b"", None
-    for ordinal, event in events:
-        if session.wants_stop:
-            return f"interrupted\n{where(session)}"
-        if event.kind is not Kind.TRANSMITTED:
-            continue
-        joined = rest + event.data if is_forward else event.data + rest
-        found: int | None = None
-        if text in joined:
-            found = ordinal if is_forward or text in event.data else later
-        if found is not None:
-            place = timeline.seek_event(found)
-            if place > here if is_forward else place < here:
-                return f"event {found} printed it\n{where(session)}"
-        keep = len(text) - 1
-        rest = joined[len(joined) - min(keep, len(joined)) :] if is_forward else joined[:keep]
-        later = ordinal
-    timeline.seek(here)
-    raise UsageError(f"the guest does not print that {'after' if is_forward else 'before'} this")
 
 
 # -- places --------------------------------------------------------------------------------------------------------
@@ -223,9 +201,19 @@ def _forward(session: Session, words: Words) -> str:
 
 def _setter(kind: str) -> Callable[[Session, Words], str]:
     def add(session: Session, words: Words) -> str:
-        return _add(session, condition_of(session, kind, words))
+        return _add(session, condition_of(session, [kind, *words]))
 
     return add
+
+
+def _break(session: Session, words: Words) -> str:
+    return _add(session, condition_of(session, ["execute", *words]) if words else Execute(session.pc))
+
+
+def _catch(session: Session, words: Words) -> str:
+    """Stop at a kind of event, or at what else `search` looks for."""
+    is_event = len(words) == 1 and words[0] in _EVENTS
+    return _add(session, condition_of(session, ["event", *words] if is_event else words))
 
 
 def _add(session: Session, condition: Condition) -> str:
@@ -246,20 +234,21 @@ def _delete(session: Session, words: Words) -> str:
     return f"breakpoint {words[0]} is gone"
 
 
-_what = one_of(*KINDS, "text")
-
 COMMANDS = (
     Command("step", "[N]", "an instruction on", _step, ("s", "si", "stepi"), moves=True),
     Command("step-back", "[N]", "an instruction back", _step_back, ("S", "rsi", "reverse-stepi"), moves=True),
     Command("next", "", "an instruction on, over what it calls", _next, ("n", "ni", "nexti"), moves=True),
     Command("next-back", "", "an instruction back, over a call that has just returned", _next_back,
             ("N", "rni", "reverse-nexti"), moves=True),
+    Command("finish", "", "on to where this function has returned", _finish, ("fin",), moves=True),
+    Command("back-out", "", "back to the call of this function", _back_out, ("reverse-finish",), moves=True),
     Command("continue", "", "on to a breakpoint or watchpoint, or to the end", _continue, ("c",), moves=True),
     Command("reverse-continue", "", "back to a breakpoint or watchpoint, or to the start", _reverse_continue,
             ("C", "rc"), moves=True),
     Command("search", "WHAT ..", "on to the next `execute ADDRESS`, `write`, `read` or `access ADDRESS [SIZE]`, "
-            "`event KIND`, or `text` that the guest prints", _search, ("/",), _what, moves=True),
-    Command("search-back", "WHAT ..", "back to the last one", _search_back, ("\\",), _what, moves=True),
+            "`console REGEX`, `event KIND`, `interrupt [VECTOR]`, `syscall [NUMBER]`, `cr3 [ROOT]`, `cpl [LEVEL]`",
+            _search, ("/",), one_of(*KINDS), moves=True),
+    Command("search-back", "WHAT ..", "back to the last one", _search_back, ("\\",), one_of(*KINDS), moves=True),
     Command("again", "", "the last search once more", _again, (";",), moves=True),
     Command("again-back", "", "the last search once more, the other way", _again_back, (",",), moves=True),
     Command("seek", "POINT", "go to `BRANCHES`, `BRANCHES:STEPS`, `12.5s`, `50%`, `event:N`, `checkpoint:N`, `start` "
@@ -268,12 +257,12 @@ COMMANDS = (
     Command("back", "", "to where one stood before", _back, ("undo",), moves=True),
     Command("forward", "", "again to where `back` came from", _forward, ("redo",), moves=True),
     Command("break", "[ADDRESS]", "stop before the instruction there; without an address, before this one",
-            _setter("execute"), ("b",), complete_expression),
+            _break, ("b",), complete_expression),
     Command("watch", "ADDRESS [SIZE]", "stop where that is written", _setter("write"), (), complete_expression),
     Command("rwatch", "ADDRESS [SIZE]", "stop where that is read", _setter("read"), (), complete_expression),
     Command("awatch", "ADDRESS [SIZE]", "stop where that is read or written", _setter("access"), (),
             complete_expression),
-    Command("catch", "KIND", "stop at events of a kind, such as `received`", _setter("event"), (),
-            one_of(*_KIND_LABELS)),
+    Command("catch", "WHAT ..", "stop at events of a kind, such as `received`, or at what else `search` looks for",
+            _catch, (), one_of(*_EVENTS, *KINDS)),
     Command("delete", "[N]", "forget a breakpoint, watchpoint or catch; without a number all", _delete, ("d",)),
 )  # fmt: skip

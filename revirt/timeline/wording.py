@@ -9,7 +9,8 @@
     cr3 [ROOT]
     cpl [LEVEL]
 
-Numbers are decimal, or hexadecimal with 0x.  A range is 8 bytes long unless its size is given.
+Numbers are decimal, or hexadecimal with 0x; whoever asks may know more, such as symbols.  A range is as long as a word
+unless its size is given.
 """
 
 from __future__ import annotations
@@ -40,6 +41,19 @@ CONDITIONS: Final = (
     "syscall [NUMBER], cr3 [ROOT], cpl [LEVEL]"
 )
 """All of them, for help texts."""
+KINDS: Final = (
+    "execute",
+    "write",
+    "read",
+    "access",
+    "console",
+    "event",
+    "interrupt",
+    "syscall",
+    "cr3",
+    "cpl",
+)
+"""The words that they begin with."""
 
 _MEMORY: Final[Mapping[str, Callable[[int, int], Condition]]] = {
     "write": Write,
@@ -52,31 +66,8 @@ _SYSTEM: Final[Mapping[str, Callable[..., Condition]]] = {
     "cr3": AddressSpace,
     "cpl": Privilege,
 }
-_WORD_SIZE = 8
 _LARGEST_RANGE = 1 << 16
 _LONGEST_NUMBER = 20
-
-
-def parse_condition(words: Sequence[str]) -> Condition:
-    """Return the condition that *words* describe; raises UsageError for what is none."""
-    match list(words):
-        case ["console", *pattern] if pattern:
-            return ConsoleText(" ".join(pattern).encode())
-        case ["event", kind] if kind.upper() in Kind.__members__:
-            return EventKind(Kind[kind.upper()])
-        case ["execute", address]:
-            return Execute(parse_number(address))
-        case [("write" | "read" | "access") as word, address]:
-            return _MEMORY[word](parse_number(address), _WORD_SIZE)
-        case [("write" | "read" | "access") as word, address, size]:
-            if not 1 <= parse_number(size) <= _LARGEST_RANGE:
-                raise UsageError(f"a range of {size} bytes is not looked for; 1 to {_LARGEST_RANGE} are")
-            return _MEMORY[word](parse_number(address), parse_number(size))
-        case [("interrupt" | "syscall" | "cr3" | "cpl") as word]:
-            return _SYSTEM[word]()
-        case [("interrupt" | "syscall" | "cr3" | "cpl") as word, value]:
-            return _SYSTEM[word](parse_number(value))
-    raise UsageError(f"{' '.join(words)!r} is no condition", hint=f"write {CONDITIONS}")
 
 
 def parse_number(text: str) -> int:
@@ -88,6 +79,35 @@ def parse_number(text: str) -> int:
     if not 0 <= number < 1 << 64:
         raise UsageError(f"{text!r} is not a number")
     return number
+
+
+def parse_condition(
+    words: Sequence[str],
+    evaluate: Callable[[str], int] = parse_number,
+    word_size: int = 8,
+) -> Condition:
+    """Return the condition that *words* describe; raises UsageError for what is none.
+
+    *evaluate* returns what a number or an address comes to, and raises UsageError; *word_size* is in bytes.
+    """
+    match list(words):
+        case ["console", *pattern] if pattern:
+            return ConsoleText(" ".join(pattern).encode())
+        case ["event", kind] if kind.upper() in Kind.__members__:
+            return EventKind(Kind[kind.upper()])
+        case ["execute", address]:
+            return Execute(evaluate(address))
+        case [("write" | "read" | "access") as word, address, *size] if len(size) <= 1:
+            return _MEMORY[word](*_range(evaluate(address), evaluate(size[0]) if size else word_size))
+        case [("interrupt" | "syscall" | "cr3" | "cpl") as word, *value] if len(value) <= 1:
+            return _SYSTEM[word](*map(evaluate, value))
+    raise UsageError(f"{' '.join(words)!r} is no condition", hint=f"write {CONDITIONS}")
+
+
+def _range(address: int, size: int) -> tuple[int, int]:
+    if not 1 <= size <= min(_LARGEST_RANGE, (1 << 64) - address):
+        raise UsageError(f"a range of {size} bytes is not looked for there; 1 to {_LARGEST_RANGE} are")
+    return address, size
 
 
 def describe(stopped: Stopped) -> str:

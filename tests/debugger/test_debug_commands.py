@@ -101,28 +101,65 @@ def test_next_stops_at_a_breakpoint_inside_of_what_is_called(session: Session, r
 
 
 def test_a_search_for_text_goes_to_where_it_has_been_printed(session: Session, run: Run) -> None:
-    run("search text access granted")
+    run("search console access granted")
     printed = session.position
-    assert session.timeline.console(1000).endswith(b"root: access granted\r\n")
+    assert session.timeline.console(1000).endswith(b"root: access granted")
 
     run("seek end")
-    run("search-back text access granted")
+    run("search-back console access granted")
+    run("step")
     assert session.position == printed
-    with pytest.raises(UsageError, match="does not print that before"):
-        run("again")
-    assert session.position == printed
+    run("step-back")
+    assert "begins here" in run("again")
 
 
 def test_text_may_have_been_printed_in_pieces(session: Session, run: Run) -> None:
     # The prompt and what was typed at it are two events.
-    run("search text vuln> help")
+    run("search console vuln> help")
     there = session.position
 
     run("seek end")
-    run("search-back text vuln> help")
+    run("search-back console vuln> help")
+    run("step")
 
     assert session.position == there
-    assert session.timeline.console(12) == b"vuln> help\r\n"
+    assert session.timeline.console(10) == b"vuln> help"
+
+
+def test_a_function_is_left_on_and_back(session: Session, run: Run) -> None:
+    run("search execute print")
+    assert "has returned" in run("finish")
+    behind = session.pc
+    assert "called here" in run("back-out")  # of the function that called it
+
+    run("search execute print")
+    run("next")
+    assert "called here" in run("back-out")
+    call = session.instruction()
+
+    assert call is not None
+    assert call.is_call
+    assert call.end == behind
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("interrupt 0x24", "interrupt 0x24"),
+        ("interrupt", "interrupt 0x"),
+        ("console root: access", "the guest prints root: access"),
+        ("event received", ": received"),
+    ],
+)
+def test_what_is_searched_for_can_be_stopped_at(session: Session, run: Run, words: str, told: str) -> None:
+    found = run(f"search {words}")
+    there = session.position
+    run("seek start")
+
+    assert words.split()[0] in run(f"catch {words}")
+    assert told in found
+    assert run("continue") == found
+    assert session.position == there
 
 
 def test_the_last_search_goes_on_in_both_directions(session: Session, run: Run) -> None:
@@ -353,7 +390,7 @@ def test_completion_knows_what_may_follow(session: Session, run: Run, text: str,
     [
         "step x", "step 1 2", "step 99999999999", "seek", "seek nowhere", "seek 101%", "seek 99999999", "event 999",
         "break nowhere", "watch", "watch 0 0", "watch 0x100 99999999", "watch 0xfffffffffffffff8 9", "catch nothing",
-        "delete 5", "search", "search nothing", "search text", "again", "goto nowhere", "forget nowhere",
+        "delete 5", "search", "search nothing", "search console", "again", "goto nowhere", "forget nowhere",
         "note nowhere x", "x", "x 0x100 9999999", "print", "print 1+", "memory nowhere", "info", "info nothing",
         "registers xyz", "disassemble 0xffffffffffff", "x 0xffffffffffff", "trail 1 2", "help nothing", "x" * 5000,
         "bookmark",
@@ -401,7 +438,7 @@ def test_every_mode_can_be_looked_at(recording_of: RecordingOf, guest: str, bits
 def test_debian_goes_from_a_line_on_the_console_to_who_wrote_its_stack(recording_of: RecordingOf) -> None:
     session = Session(recording_of("debian"))
 
-    TABLE.run(session, "search text Linux version")
+    TABLE.run(session, "search console Linux version")
     assert "Linux version" in TABLE.run(session, "console 3")
     there = session.position
     answer = TABLE.run(session, "search-back write sp 8")

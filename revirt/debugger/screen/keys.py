@@ -42,6 +42,8 @@ KEYS = (
     Key("S", "an instruction back", "step-back"),
     Key("n", "an instruction on, over what it calls", "next"),
     Key("N", "an instruction back, over a call that has just returned", "next-back"),
+    Key("f", "on to where this function has returned", "finish"),
+    Key("F", "back to the call of this function", "back-out"),
     Key("c", "on to a breakpoint, or to the end", "continue"),
     Key("C", "back to a breakpoint, or to the start", "reverse-continue"),
     Key("g", "to the start", "seek start"),
