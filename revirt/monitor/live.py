@@ -54,6 +54,8 @@ class Live:
         self._machine = machine
         if self._giver is not None:
             self._giver.attach(machine)
+        if self._trigger is not None:
+            self._trigger.attach(self._console.wake)
         self._start_clock()
 
     @property
@@ -99,8 +101,9 @@ class Live:
         if self._giver is not None and (ended := self._giver.take_idle()):
             return ended
         due_ns = self._giver.due_ns if self._giver is not None else None
-        wakes = [each for each in (wake_ns, due_ns) if each is not None]
         while True:
+            end_ns = self._trigger.end_ns(self.machine.clock.now_ns) if self._trigger is not None else None
+            wakes = [each for each in (wake_ns, due_ns, end_ns) if each is not None]
             timeout_s: float | None = None
             if wakes:
                 timeout_s = max(0, min(wakes) - self._elapsed_ns()) / 1e9 if self._is_host else 0.0
@@ -113,7 +116,9 @@ class Live:
             self._read_console(arrivals)
             if not arrivals and not self._is_host and wake_ns is None and self._giver is not None:
                 arrivals = self._giver.take_early()
-            reason = self._reason_to_stop(moment)
+            # A virtual clock would stand still for ever before that time: it is taken to have come.
+            is_endless = not (arrivals or self._is_host or wake_ns is not None)
+            reason = self._reason_to_stop(moment, end_ns if is_endless else None)
             if reason is not None:
                 arrivals.append(Halt(reason))
             if arrivals or wake_ns is not None:
@@ -185,11 +190,14 @@ class Live:
                 self._part()
                 arrivals.append(Received(data))
 
-    def _reason_to_stop(self, moment: Moment) -> str | None:
+    def _reason_to_stop(self, moment: Moment, now_ns: int | None = None) -> str | None:
+        """Return why the run should end; for the trigger it is *now_ns* (None: as the machine has it)."""
         if self._asked_to_stop is not None:
             return self._asked_to_stop
         if self._until is not None and moment.branches >= self._until:
             return "reached the position asked for"
-        if self._trigger is not None and (reason := self._trigger.reason_to_stop(self.machine.clock.now_ns)):
-            return reason
+        if self._trigger is not None:
+            reason = self._trigger.reason_to_stop(self.machine.clock.now_ns if now_ns is None else now_ns)
+            if reason is not None:
+                return reason
         return self._console.finished

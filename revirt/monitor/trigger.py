@@ -34,19 +34,20 @@ class Trigger:
         """What happened, None before."""
         self._line = bytearray()
         self._fired_ns: int | None = None
-        self._freeze: Callable[[], None] = lambda: None
+        self._calls: list[Callable[[], None]] = []
 
-    def attach(self, freeze: Callable[[], None]) -> None:
-        """Take the function that lets a ring keep everything."""
-        self._freeze = freeze
+    def attach(self, call: Callable[[], None]) -> None:
+        """Have *call* called, once, when something happens; at once if it has.  It has to be as safe as `fire`."""
+        self._calls.append(call)
         if self.fired is not None:
-            freeze()
+            call()
 
     def fire(self, what: str) -> None:
         """Say that *what* happened; the first time counts.  Safe from any thread and any signal handler."""
         if self.fired is None:
             self.fired = what
-            self._freeze()
+            for call in self._calls:
+                call()
 
     def transmitted(self, character: bytes) -> None:
         """Look at what the guest sends, a line at a time, also while the line grows."""
@@ -65,10 +66,15 @@ class Trigger:
         if exit_code is not None and self.options.exits is not None and exit_code in self.options.exits:
             self.fire(f"exit code {exit_code:#04x}")
 
-    def reason_to_stop(self, guest_ns: int) -> str | None:
-        """Return why the run should end, if enough was recorded behind what happened; *guest_ns* is now."""
+    def end_ns(self, guest_ns: int) -> int | None:
+        """Return the guest time at which the run should end, None if nothing happened yet; *guest_ns* is now."""
         if self.fired is None:
             return None
         if self._fired_ns is None:
             self._fired_ns = guest_ns
-        return f"trigger: {self.fired}" if guest_ns - self._fired_ns >= self.options.after_ns else None
+        return self._fired_ns + self.options.after_ns
+
+    def reason_to_stop(self, guest_ns: int) -> str | None:
+        """Return why the run should end, if enough was recorded behind what happened; *guest_ns* is now."""
+        end_ns = self.end_ns(guest_ns)
+        return f"trigger: {self.fired}" if end_ns is not None and guest_ns >= end_ns else None

@@ -99,18 +99,21 @@ def test_a_ring_keeps_everything_from_the_trigger_on(tmp_path: Path) -> None:
     assert replay(recording).exact
 
 
-def test_a_signal_ends_a_recording_in_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("clock", ["host", "virtual"])
+def test_a_signal_ends_a_recording_in_order_also_of_a_guest_that_sleeps(tmp_path: Path, clock: str) -> None:
     path = tmp_path / "signalled"
-    command = [*COMMAND, "record", "echo", "--stdin", "--clock", "host", "-o", path]
+    command = [*COMMAND, "record", "echo", "--stdin", "--clock", clock, "-o", path]
     options = ["--log-size", "10M", "--trigger", "signal", "--after", "1ms", "--json"]
     keyboard, typed = os.pipe()
     with subprocess.Popen([*command, *options], stdin=keyboard, stdout=subprocess.PIPE) as recorder:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not list((path / "log").glob("*.seg")):
-            time.sleep(0.01)
-        recorder.send_signal(signal.SIGUSR1)
-        os.write(typed, b"x\n")
-        assert recorder.wait(60) == 0
+        try:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and not list((path / "log").glob("*.seg")):
+                time.sleep(0.01)
+            recorder.send_signal(signal.SIGUSR1)
+            assert recorder.wait(60) == 0
+        finally:
+            recorder.kill()
     os.close(keyboard)
     os.close(typed)
 
