@@ -25,6 +25,9 @@ from small_guests import (
 
 from revirt.core import MODE_REAL, STOP_HALT, STOP_LIMIT, STOP_SHUTDOWN, Core
 
+FOLDERS = [str(each) for each in Path(__file__).parents[:2]]
+"""Where children find what this imports."""
+
 BUSY = """
     mov eax, cr4
     or eax, 0x600
@@ -90,7 +93,7 @@ def test_restored_in_another_process_runs_on_exactly(tmp_path: Path) -> None:
     program = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path += sys.argv[2:]
 from small_guests import FOREVER, new_core
 here = Path(sys.argv[1])
 core = new_core(track_writes=False)
@@ -102,7 +105,7 @@ core.run(FOREVER)
 (here / "ram").write_bytes(core.ram)
 """
     subprocess.run(
-        [sys.executable, "-P", "-c", program, str(tmp_path), str(Path(__file__).parent)],
+        [sys.executable, "-P", "-c", program, str(tmp_path), *FOLDERS],
         check=True,
         cwd=Path.cwd(),
     )
@@ -244,13 +247,13 @@ def test_a_state_with_flipped_bits_does_no_harm(bits: list[int]) -> None:
 def test_a_state_has_no_addresses_of_the_process() -> None:
     program = """
 import sys
-sys.path.insert(0, sys.argv[1])
+sys.path += sys.argv[1:]
 import test_saved_state
 core = test_saved_state.busy()
 core.run(123)
 sys.stdout.buffer.write(core.save())
 """
-    command = [sys.executable, "-P", "-c", program, str(Path(__file__).parent)]
+    command = [sys.executable, "-P", "-c", program, *FOLDERS]
     states = {subprocess.run(command, check=True, capture_output=True).stdout for _ in range(3)}
 
     assert len(states) == 1
