@@ -148,7 +148,9 @@ class Searcher:
         traps = True
         while start < end:
             found = self._lines(watch, start, end, traps=traps)
-            for count, line in enumerate(reversed(found.lines), 1):
+            # Fetching what begins the line at the end may have set off a trap.
+            lines = [line for line in found.lines if line < end]
+            for count, line in enumerate(reversed(lines), 1):
                 hit = self._last_true(self._hits_on_line(watch, line))
                 if hit is not None:
                     return hit

@@ -150,7 +150,7 @@ class Watch:
 
     def lines(self, noted: Iterable[Noted], *, trapped: bool) -> list[int]:
         """Return the lines, in order, that may have a hit by what the core *noted*, *trapped* or by hooks."""
-        return list(dict.fromkeys(each[1] for each in noted if trapped or self.hits(each)))
+        return sorted({each[1] for each in noted if trapped or self.hits(each)})
 
     # -- details -----------------------------------------------------------------------------------------------
 

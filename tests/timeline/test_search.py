@@ -177,6 +177,17 @@ def test_a_search_does_not_end_on_the_wrong_side_of_where_it_begins(recording_of
         assert (stopped.reason, stopped.position) == (StopReason.UNTIL, here)
 
 
+def test_a_search_back_finds_nothing_that_comes_later() -> None:
+    """Seen: coming to the line where a search began set off a trap there, and all of that line was looked at."""
+    with opened(Path(__file__).parents[2] / DIRECTORY / "sealed.revirt") as recording:
+        timeline = Timeline(recording)
+        here = timeline.run((Write(0x1038DF, 8),)).position
+
+        stopped = timeline.run_back((Access(53, 64), Read(0x1038E6, 8), Execute(0x1000B2)))
+
+    assert stopped.position < here
+
+
 def test_a_search_from_behind_the_last_branch_stays_there(recording_of: RecordingOf) -> None:
     timeline = Timeline(recording_of("timer", "virtual", until=Position(30_000)))
     timeline.seek_end()
