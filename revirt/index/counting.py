@@ -41,6 +41,10 @@ SPACING = 3_000_000
 
 A Debian boot takes 49 MB for them; 8 million branches apart they would take 38.
 """
+_WORK = 8
+"""Instructions for each branch of the spacing with which a checkpoint is due earlier; Debian's boot has 7."""
+_EVENT = 7_000
+"""Instructions that take as long as an event."""
 STRIDE = 1 << 16
 """Branches between two counts of instructions, which take a few ms to count."""
 _BATCH = 1024
@@ -107,7 +111,11 @@ class _Counting:
         )
         self._machine = self._session.machine
         self._core = self._machine.core
-        self._stride, self._begins = _plan(stretch, spacing, self._machine.page_count)
+        self._stride = _stride(stretch, spacing)
+        self._most = most_intervals(self._machine.page_count)
+        # Half of the intervals may turn out to be short ones.
+        self._spacing = max(spacing, 2 * (stretch.end - stretch.begin) // self._most)
+        self._begin_work = 0
         base = recording.load_checkpoint(stretch.number).page_map
         self._writer = (
             CheckpointWriter(directory, directory, base=Base(base, first_id(stretch.number)))
@@ -136,7 +144,7 @@ class _Counting:
                 if not self._goes_on(branches):
                     break
                 self._found.marks.append(self._core.instructions)
-                if branches in self._begins:
+                if self._is_due(branches):
                     self._begin_interval(branches)
             else:
                 self._goes_on(None)
@@ -155,6 +163,17 @@ class _Counting:
             self._found.events.append(self._core.instructions)
         if self._session.replayer.next_event == stretch.event_end and not stretch.is_last:
             raise _StretchEnd
+
+    def _is_due(self, branches: int) -> bool:
+        """Return whether the interval that is on ends at *branches*."""
+        begins = self._found.begins
+        is_long = branches - begins[-1] >= self._spacing
+        is_slow = self._work() - self._begin_work >= _WORK * self._spacing
+        return (is_long or is_slow) and len(begins) < self._most
+
+    def _work(self) -> int:
+        """Return how much was replayed, in instructions."""
+        return self._core.instructions + _EVENT * self._session.replayer.next_event
 
     def _begin_interval(self, branches: int) -> None:
         """End the interval that was on, and begin one here, at *branches*, with a checkpoint."""
@@ -189,6 +208,7 @@ class _Counting:
 
     def _note_interval(self, branches: int) -> None:
         self._found.begins.append(branches)
+        self._begin_work = self._work()
         self._found.pending.append(self._session.replayer.place.pending_output)
 
     def _header(self) -> StretchHeader:
@@ -211,13 +231,10 @@ class _Counting:
         )
 
 
-def _plan(stretch: Stretch, spacing: int, pages: int) -> tuple[int, frozenset[int]]:
-    """Return how far apart counts are, and where intervals begin but for the first: where there is a count."""
-    length = stretch.end - stretch.begin
-    stride = min(STRIDE, spacing) * (1 + length // (MAX_COUNTS * min(STRIDE, spacing)))
-    count = min(max(1, round(length / spacing)), most_intervals(pages), max(1, length // stride))
-    targets = (stretch.begin + length * number // count for number in range(1, count))
-    return stride, frozenset(target // stride * stride for target in targets)
+def _stride(stretch: Stretch, spacing: int) -> int:
+    """Return how many branches apart counts are."""
+    stride = min(STRIDE, spacing)
+    return stride * (1 + (stretch.end - stretch.begin) // (MAX_COUNTS * stride))
 
 
 def _multiples(stretch: Stretch, stride: int) -> range:

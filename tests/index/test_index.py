@@ -145,6 +145,20 @@ def test_intervals_follow_each_other_to_the_end(recording_of: RecordingOf, tmp_p
     assert Index(recording).intervals_writing([]) in ([], [Interval(found[-1].end - 1, found[-1].end)])
 
 
+def test_intervals_are_short_where_much_happens(
+    recording_of: RecordingOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = copy_of(recording_of("echo", "host", checkpoint_every=CHECKPOINT_EVERY["echo"]), tmp_path)
+    monkeypatch.setattr("revirt.index.counting.STRIDE", 10)
+    spacing = recording.end_branches
+    quiet = build_index(recording, jobs=1, spacing=spacing).index.interval_count
+    monkeypatch.setattr("revirt.index.counting._EVENT", 100 * spacing)
+
+    busy = build_index(recording, jobs=1, spacing=spacing, again=True).index.interval_count
+
+    assert busy > quiet + 5
+
+
 def test_where_writes_are_not_tracked_all_pages_may_be_written(
     recording_of: RecordingOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
