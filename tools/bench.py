@@ -119,10 +119,12 @@ def _figures(arguments: argparse.Namespace, settings: Settings) -> Iterator[Figu
         yield from sealing.measure_proofs(settings)
         for name in ("boot", "console"):
             yield from sealing.compare_sealing(WORKLOADS[name], settings)
-    if "timeline" in wanted:
-        yield from timeline.measure_timeline(WORKLOADS["boot"], settings)
-    if "writers" in wanted:
-        yield from timeline.measure_writers(WORKLOADS["boot"], settings)
+    if {"timeline", "writers"} & set(wanted):
+        subject, path = timeline.recording_to_look_into(arguments.recording, settings)
+        if "timeline" in wanted:
+            yield from timeline.measure_timeline(subject, path, settings)
+        if "writers" in wanted:
+            yield from timeline.measure_writers(subject, path, settings)
     if "help" in wanted:
         yield from recording.measure_help(settings)
     for workload in _against_qemu(arguments):
@@ -171,6 +173,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--rounds", type=_rounds, default=5, metavar="N", help="rounds of each comparison (5)"
+    )
+    parser.add_argument(
+        "--recording", type=Path, metavar="DIR", help="what timeline and writers look into (a new boot)"
     )
     parser.add_argument("--qemu", action="store_true", help="also cpu, fork and io against QEMU (slow)")
     parser.add_argument(

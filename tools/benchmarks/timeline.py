@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median, quantiles
@@ -21,7 +22,9 @@ from benchmarks.measure import (
     work,
 )
 from benchmarks.recording import record
-from benchmarks.workloads import Workload
+from benchmarks.workloads import WORKLOADS
+from revirt.recording import Recording
+from revirt.render import printable
 
 COLD_BAR_MS = 500.0
 STEP_BAR_MS = 15.0
@@ -31,17 +34,24 @@ SLOW_WRITER_BAR = 1.6
 """Times what one replay of everything takes."""
 
 
-def measure_timeline(workload: Workload, settings: Settings) -> Iterator[Figure]:
-    """Yield what an index of a recording of *workload* costs, and how long it takes to get around with it."""
+def recording_to_look_into(given: Path | None, settings: Settings) -> tuple[str, Path]:
+    """Return the name and the path of a recording that may be given an index: a copy of *given*, or of a new boot."""
     path = settings.scratch("recording")
-    settings.note(f"timeline of {workload.name}: recording it")
-    script = workload.write_script(settings.scratch("script"))
+    if given is not None:
+        shutil.copytree(Recording.open(given).path, path, ignore=shutil.ignore_patterns("index"))
+        return printable(given.name), path
+    settings.note("recording a boot to look into")
+    script = WORKLOADS["boot"].write_script(settings.scratch("script"))
     record(path, "--clock", settings.clock, "--script", script)
-    subject = f"{workload.name}, {settings.clock}"
+    return f"boot, {settings.clock}", path
+
+
+def measure_timeline(subject: str, path: Path, settings: Settings) -> Iterator[Figure]:
+    """Yield what an index of the recording *path* costs, and how long it takes to get around with it."""
     yield from _measure_index(path, subject, settings)
     seeks, steps = [], []
     for number in range(settings.rounds):
-        settings.note(f"timeline of {workload.name}: round {number + 1} of {settings.rounds}")
+        settings.note(f"timeline of {subject}: round {number + 1} of {settings.rounds}")
         seeks.append(work("cold_seeks", path))
         steps.append(work("reverse_steps", path))
     for quantity, key, bars in (("", "seconds", True), (" of CPU time", "cpu_seconds", False)):
@@ -69,17 +79,13 @@ def measure_timeline(workload: Workload, settings: Settings) -> Iterator[Figure]
         )
 
 
-def measure_writers(workload: Workload, settings: Settings) -> Iterator[Figure]:
-    """Yield how long it takes to say who wrote a word last, for words from all over a recording of *workload*."""
-    path = settings.scratch("recording")
-    settings.note(f"writers of {workload.name}: recording it")
-    record(path, "--clock", settings.clock, "--script", workload.write_script(settings.scratch("script")))
+def measure_writers(subject: str, path: Path, settings: Settings) -> Iterator[Figure]:
+    """Yield how long it takes to say who wrote a word last, for words from all over the recording *path*."""
     run(revirt_command("index", path, "--json"))
     outcomes = []
     for number in range(settings.rounds):
-        settings.note(f"writers of {workload.name}: round {number + 1} of {settings.rounds}")
+        settings.note(f"writers of {subject}: round {number + 1} of {settings.rounds}")
         outcomes.append(work("last_writes", path))
-    subject = f"{workload.name}, {settings.clock}"
     for quantity, key, base, has_bars in (
         ("", "seconds", "replay", True),
         (" of CPU time", "cpu_seconds", "cpu_replay", False),
