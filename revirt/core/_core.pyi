@@ -96,10 +96,14 @@ class Core:
         is raised from here.
         """
 
-    def step(self, count: int, limit: int | None = None, /) -> int:
+    def step(self, count: int, limit: int | None = None, whole_blocks: bool = False, /) -> int:
         """Execute *count* instructions under an instruction hook; return ``STOP_STEPS``, or why it stopped before.
 
         It stops at the latest when ``branches`` is *limit*: with ``branches + 1`` it does not leave the straight line.
+
+        Running on from inside a block begins another one there, and a guest that then writes to the part that it left
+        out is not seen to change its own block, which would be a taken branch.  With *whole_blocks* it executes some
+        more instructions, if need be, up to where a block begins: what runs on from there does just the same.
 
         Counts ``instructions``, and does not move ``branches`` differently from `run`.  The first step after a `run`,
         and the first `run` after a step, drop all translations.  The hook changes what BT and its like leave in the

@@ -139,6 +139,7 @@ enum {
     ATTEND_WATCH = 64, /* likewise */
     ATTEND_HIT = 128,
     ATTEND_RESTART = 256,
+    ATTEND_STEPS = 512, /* stepping is to end where a block begins: every block */
 };
 
 /* What the block hook may see next after running on from a stop. */
@@ -369,7 +370,8 @@ int64_t pages_scan(Core *core);
 const char *engine_init(Core *core, size_t translation_buffer, bool track_writes);
 void engine_deinit(Core *core);
 Stop engine_run(Core *core, uint64_t limit);
-Stop engine_step(Core *core, uint64_t count, uint64_t limit);
+/* With *whole_blocks* it ends where the block begins that follows. */
+Stop engine_step(Core *core, uint64_t count, uint64_t limit, bool whole_blocks);
 void engine_interrupt(Core *core, int vector);
 /* Returns NULL, or what went wrong, as engine_init() does. */
 const char *engine_set_counting(Core *core, bool on);

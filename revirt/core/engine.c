@@ -102,16 +102,18 @@ static Stop reason_to_stop(Core *core, uint32_t attention, bool is_taken)
         return STOP_INTERNAL;
     if (is_taken && (attention & ATTEND_INTR) && is_interruptible(core))
         return STOP_INTERRUPTIBLE;
+    if ((attention & ATTEND_STEPS) && core->steps_left == 0 && core->resume == RESUME_NONE)
+        return STOP_STEPS;
     return STOP_NONE;
 }
 
 /* Return whether the block at *address* is one that was counted before the guest was stopped. */
-static bool is_resuming(Core *core, uint64_t address, uint32_t size)
+static bool is_resuming(Core *core, uint64_t address, uint32_t size, bool is_taken)
 {
     Resume expected = core->resume;
     core->resume = RESUME_NONE;
     core->attention &= ~(uint32_t)ATTEND_RESUME;
-    if (expected == RESUME_NONE || address != core->resume_address)
+    if (!is_taken || expected == RESUME_NONE || address != core->resume_address)
         return false;
     if (expected == RESUME_BLOCK) {
         if (size != core->resume_size) {
@@ -160,7 +162,7 @@ static __attribute__((noinline)) bool attend(Core *core, uint64_t address, uint3
         watch_arrive(core, address, size);
         attention = core->attention;
     }
-    if ((attention & ATTEND_RESUME) && is_taken && is_resuming(core, address, size)) {
+    if ((attention & ATTEND_RESUME) && is_resuming(core, address, size, is_taken)) {
         core->branches--;
         is_taken = false;
     }
@@ -195,12 +197,13 @@ static void on_instruction(uc_engine *uc, uint64_t address, uint32_t size, void 
     (void)size;
     if (core->stop != STOP_NONE || (core->attention & ATTEND_FAULT)) /* the block hook, or an IN, has just stopped here */
         return;
-    if (core->stepping && core->steps_left-- == 0) {
+    if (core->stepping && core->steps_left == 0 && !(core->attention & ATTEND_STEPS)) {
         core->stop = STOP_STEPS;
         core->straight = address;
         UC(emu_stop)(uc);
         return;
     }
+    core->steps_left -= core->steps_left > 0;
     core->instructions++;
     if (core->attention & ATTEND_WATCH)
         watch_instruction(core, address);
@@ -340,11 +343,14 @@ const char *engine_set_counting(Core *core, bool on)
     return failure;
 }
 
-Stop engine_step(Core *core, uint64_t count, uint64_t limit)
+Stop engine_step(Core *core, uint64_t count, uint64_t limit, bool whole_blocks)
 {
     core->steps_left = count;
     set_stepping(core, true);
+    if (whole_blocks)
+        core->attention |= ATTEND_STEPS;
     Stop stop = engine_run(core, limit);
+    core->attention &= ~(uint32_t)ATTEND_STEPS;
     set_stepping(core, false);
     return stop;
 }

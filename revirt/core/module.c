@@ -152,13 +152,19 @@ bool core_refuse_while_running(CoreObject *self)
     return true;
 }
 
-/* Run to *limit*, or only *count* instructions if that is not NULL. */
-static PyObject *run(CoreObject *self, uint64_t limit, const uint64_t *count)
+typedef struct {
+    uint64_t count;
+    bool whole_blocks;
+} Steps;
+
+/* Run to *limit*, or only *steps* if that is not NULL. */
+static PyObject *run(CoreObject *self, uint64_t limit, const Steps *steps)
 {
     if (PyErr_Occurred() || core_refuse_while_running(self))
         return NULL;
     self->thread = PyEval_SaveThread();
-    Stop stop = count == NULL ? engine_run(&self->core, limit) : engine_step(&self->core, *count, limit);
+    Stop stop = steps == NULL ? engine_run(&self->core, limit)
+                              : engine_step(&self->core, steps->count, limit, steps->whole_blocks);
     PyEval_RestoreThread(self->thread);
     self->thread = NULL;
     if (self->error != NULL) {
@@ -178,10 +184,11 @@ static PyObject *core_run(CoreObject *self, PyObject *limit)
 
 static PyObject *core_step(CoreObject *self, PyObject *const *args, Py_ssize_t count)
 {
-    if (count < 1 || count > 2)
-        return PyErr_Format(PyExc_TypeError, "step takes a count and, perhaps, a limit");
-    uint64_t steps = PyLong_AsUnsignedLongLong(args[0]), limit = UINT64_MAX;
-    if (!PyErr_Occurred() && count == 2 && args[1] != Py_None)
+    if (count < 1 || count > 3 || (count == 3 && !PyBool_Check(args[2])))
+        return PyErr_Format(PyExc_TypeError, "step takes a count and, perhaps, a limit and whole_blocks, a bool");
+    Steps steps = {PyLong_AsUnsignedLongLong(args[0]), count == 3 && args[2] == Py_True};
+    uint64_t limit = UINT64_MAX;
+    if (!PyErr_Occurred() && count >= 2 && args[1] != Py_None)
         limit = PyLong_AsUnsignedLongLong(args[1]);
     return run(self, limit, &steps);
 }

@@ -12,6 +12,7 @@ calls        the way out of a function
 lookup       memory, read and searched
 wording      conditions and stops as people write and read them
 snapshots    moments to come back to, those of the recording and those taken on the way
+line         marks on a straight line
 memory       the contents of pages, each kept once for all snapshots
 events       the log, at hand
 points       going to points as people name them

@@ -12,7 +12,7 @@ from revirt.errors import UsageError
 from revirt.log.events import LINE_LIMIT, Kind
 from revirt.position import Position
 from revirt.timeline.events import Events
-from revirt.timeline.walker import ENDLESS, Walker
+from revirt.timeline.walker import Walker
 
 _PATTERNS: Final = 16
 """Patterns whose places are remembered."""
@@ -53,7 +53,7 @@ class ConsoleSearch:
         core = self._walker.machine.core
         first, steps = core.instructions, []
         with self._walker.hearing(lambda: steps.append((self._next(), core.instructions - first - 1))):
-            self._walker.advance(ENDLESS)
+            self._walker.go_along()
         return Position(line, next(step for at, step in steps if at == place))
 
     def _line_of(self, place: Place, start: int, end: int) -> int:
@@ -69,7 +69,7 @@ class ConsoleSearch:
         with self._walker.hearing(hear):
             self._walker.run(end)
             if not lines:
-                self._walker.advance(ENDLESS)
+                self._walker.go_along()
         return lines[0]
 
     def _next(self) -> Place:

@@ -22,7 +22,7 @@ from revirt.position import Position
 from revirt.timeline.conditions import When, is_behind
 from revirt.timeline.scouts import Piece, Scouts
 from revirt.timeline.snapshots import Snapshot
-from revirt.timeline.walker import APART, ENDLESS, InterruptedSearchError, Walker
+from revirt.timeline.walker import APART, Walker
 from revirt.timeline.watch import TRAPS, WORTH, Hit, Noted, Watch
 
 _STRIDE = 4_000_000
@@ -221,28 +221,19 @@ class Searcher:
         """Return all hits on the line that begins at *branches*, in order."""
         self._walker.stand_at(branches)
         core = self._walker.machine.core
-        machine = self._walker.machine
-        has_no_steps = (
-            self._walker.session.replayer.is_interrupted_at(machine.moment()) or machine.ended is not None
-        )
-        self._walker.anchor = self._walker.begin
+        begin, first, stop = self._walker.begin, core.instructions, STOP_HALT
         watch.put_on(core, stops=False)
-        first = core.instructions
-        try:
-            stop = STOP_HALT if has_no_steps else self._walker.step_core(ENDLESS, branches + 1)
-        except InterruptedSearchError:
-            self._walker.return_to_anchor()
-            raise
+        if not self._walker.has_no_steps:
+            stop = self._walker.go_along()
         done = core.instructions - first
         # An instruction that has begun is counted.
         noted = [(each, max(0, each[2] - first - 1)) for each in self._taken()]
         if stop == STOP_HALT and branches < self._end:
             # And what happens on the way into the handler.
-            self._walker.return_to_anchor()
             self._walker.run(branches + 1)
             noted += [(each, done) for each in self._taken()[len(noted) :]]
         self._unwatch()
-        self._walker.return_to_anchor()
+        self._walker.restore(begin)
         return [hit for each, steps in noted if each[1] == branches for hit in watch.hits(each, steps)]
 
     def check(self, watch: Watch) -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from weakref import WeakSet
 
 from revirt.errors import CorruptError, FormatVersionError
@@ -31,6 +32,8 @@ NEAREST = 1024
 BUDGET = 512 << 20
 """Bytes that snapshots may keep in memory, pages and maps; it is looked after when a quarter more has come."""
 _PER_DISTANCE = 2
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -54,6 +57,19 @@ Start = Snapshot | CheckpointInfo | IndexCheckpoint
 def first_branch(start: Start) -> int:
     """Return the first branch that can be reached from *start*: a halted CPU stands on the line behind one."""
     return start.branches + (start.halted if isinstance(start, CheckpointInfo) else 0)
+
+
+def spread(items: Iterable[T], offset: Callable[[T], int]) -> list[T]:
+    """Return which of *items* to keep, in order: a few at each distance from the user, which *offset* tells."""
+    counts: dict[tuple[bool, int], int] = {}
+    left: list[T] = []
+    for each in sorted(items, key=lambda each: abs(offset(each))):
+        distance = abs(offset(each)) // NEAREST
+        place = (offset(each) > 0, distance.bit_length() // 2)
+        counts[place] = counts.get(place, 0) + 1
+        if counts[place] <= _PER_DISTANCE:
+            left.append(each)
+    return sorted(left, key=offset)
 
 
 class Snapshots:
@@ -151,15 +167,7 @@ class Snapshots:
 
     def thin_out(self, branches: int) -> None:
         """Let go of snapshots that are too many around *branches*."""
-        counts: dict[tuple[bool, int], int] = {}
-        left: list[Snapshot] = []
-        for each in sorted(self._taken, key=lambda each: abs(each.branches - branches)):
-            distance = abs(each.branches - branches) // NEAREST
-            place = (each.branches > branches, distance.bit_length() // 2)
-            counts[place] = counts.get(place, 0) + 1
-            if counts[place] <= _PER_DISTANCE:
-                left.append(each)
-        self._taken = sorted(left, key=lambda each: each.branches)
+        self._taken = spread(self._taken, lambda each: each.branches - branches)
 
     @property
     def size(self) -> int:

@@ -112,11 +112,8 @@ class Timeline:
         """Go to *position*, and return it; raises UsageError if there is no such position, and stays."""
         self._check(position)
         before = self.position
-        if position.branches != before.branches or position.steps < before.steps:
-            self._walker.stand_at(position.branches)
-        missing = position.steps - self._walker.steps
-        done = self._walker.advance(missing)
-        if done < missing:
+        self._walker.go_to(position)
+        if self.position != position:
             length = self._walker.steps
             self.seek(before)
             raise UsageError(f"there is no position {position}: {length} instructions follow that branch")
@@ -246,20 +243,17 @@ class Timeline:
 
     def forward(self) -> bool:
         """Go to the next position; return whether there is one."""
-        return self._walker.forward(self.end.branches)
+        return self._forward(1) > 0
 
     def back(self) -> bool:
         """Go to the position before; return whether there is one."""
-        here = self.position
-        if here <= self.start:
-            return False
-        if here.steps:
-            self._walker.return_to_anchor()
-            self._walker.advance(here.steps - 1)
-            return True
-        self._walker.stand_at(here.branches - 1)
-        self._walker.advance(ENDLESS)
-        return True
+        return self._back(1) > 0
+
+    def _forward(self, count: int) -> int:
+        return self._walker.forward(self.end.branches, count)
+
+    def _back(self, count: int) -> int:
+        return self._walker.back(count) if self.position > self.start else 0
 
     def next_branch(self) -> Stopped:
         """Go on to where the next line begins, or to the end."""
@@ -276,18 +270,20 @@ class Timeline:
 
     def step(self, count: int = 1) -> Stopped:
         """Go *count* positions on, or to the end, or until there is an interrupt."""
-        return self._repeat(self.forward, count, StopReason.END)
+        return self._repeat(self._forward, count, StopReason.END)
 
     def step_back(self, count: int = 1) -> Stopped:
         """Go *count* positions back, or to the start, or until there is an interrupt."""
-        return self._repeat(self.back, count, StopReason.START)
+        return self._repeat(self._back, count, StopReason.START)
 
-    def _repeat(self, move: Callable[[], bool], count: int, edge: StopReason) -> Stopped:
+    def _repeat(self, move: Callable[[int], int], count: int, edge: StopReason) -> Stopped:
         try:
             with self._searcher.searching():
-                for _ in range(count):
-                    if not move():
+                while count > 0:
+                    done = move(count)
+                    if not done:
                         return Stopped(edge, self.position)
+                    count -= done
                     if self._walker.is_interrupted:
                         return Stopped(StopReason.INTERRUPTED, self.position)
         except InterruptedSearchError:

@@ -12,6 +12,7 @@ from revirt.index import Index
 from revirt.machine.machine import WATCHED, Machine
 from revirt.position import Position
 from revirt.replay.session import ReplaySession
+from revirt.timeline.line import MARKS_APART, Line
 from revirt.timeline.snapshots import Snapshot, Snapshots, first_branch
 
 APART = 24_000_000
@@ -20,8 +21,6 @@ ENDLESS: Final = 1 << 62
 """More positions than a line has."""
 INTERRUPTED = "interrupted"
 """Why a replay halts that is asked to end a search."""
-_STEPS_AT_ONCE = 50_000
-"""Instructions of a line between two looks at whether a search is to end."""
 _RUNGS = tuple(1 << bits for bits in range(24, 9, -2))
 """How far before where it goes snapshots are left, in branches, for what is likely next: steps back."""
 
@@ -38,8 +37,10 @@ class Walker:
         self.snapshots = Snapshots(session, index)
         self.steps = 0
         """Instructions behind the branch where the machine was last."""
-        self.anchor: Snapshot | None = None
-        """That branch, if the machine is behind it, or where it last was."""
+        self._line: Line | None = None
+        """The line behind that branch, if the machine is on it, or the one where it last was."""
+        self._is_inside = False
+        """Whether it stands inside a block: then it has to go back to go on."""
         self.is_searching = False
         """Whether an interrupt ends what is done."""
         self._was_interrupted = False
@@ -56,17 +57,22 @@ class Walker:
     def position(self) -> Position:
         """Where the machine stands."""
         if self.steps:
-            assert self.anchor is not None
-            return Position(self.anchor.branches, self.steps)
+            return Position(self.line.begin.branches, self.steps)
         return Position(self.machine.core.branches)
+
+    @property
+    def line(self) -> Line:
+        """The line that the machine stands on."""
+        line = self._line
+        if not self.steps and (line is None or line.begin.branches != self.machine.core.branches):
+            line = self._line = Line(self.snapshots.take())
+        assert line is not None
+        return line
 
     @property
     def begin(self) -> Snapshot:
         """The snapshot of the branch behind which the machine stands, taken if there is none."""
-        if not self.steps and (self.anchor is None or self.anchor.branches != self.machine.core.branches):
-            return self.snapshots.take()
-        assert self.anchor is not None
-        return self.anchor
+        return self.line.begin
 
     def listen(self) -> None:
         """Forget what interrupts there were."""
@@ -83,11 +89,19 @@ class Walker:
 
         What is damaged on the way, or diverges, is raised, and the machine is where it was.
         """
-        before, steps = self.begin, self.steps
-        try:
+        with self.staying(RecordingError, DivergenceError):
             self._stand_at(branches)
-        except (RecordingError, DivergenceError):
-            self.restore(before)
+
+    @contextmanager
+    def staying(self, *errors: type[Exception]) -> Iterator[None]:
+        """Be where it is now if one of *errors* leaves the block."""
+        line, steps = self.line, self.steps
+        try:
+            yield
+        except errors:
+            self.is_searching = False
+            self._line = line
+            self.return_to_begin()
             self.advance(steps)
             raise
 
@@ -95,9 +109,9 @@ class Walker:
         here = self.position
         nearest = self.snapshots.nearest(branches)
         if self.steps and here.branches <= branches and here.branches >= first_branch(nearest):
-            self.return_to_anchor()
+            self.return_to_begin()
         elif self.steps or not first_branch(nearest) <= here.branches <= branches:
-            self.steps, self._is_at_end = 0, False
+            self._leave_line()
             self.snapshots.go_to(nearest)
             if not isinstance(nearest, Snapshot):
                 self._settle()
@@ -154,29 +168,48 @@ class Walker:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go to *snapshot*."""
+        self._leave_line()
         self.snapshots.restore(snapshot)
-        self.steps, self._is_at_end = 0, False
 
-    def return_to_anchor(self) -> None:
+    def _leave_line(self, steps: int = 0) -> None:
+        self.steps, self._is_inside, self._is_at_end = steps, False, False
+
+    def return_to_begin(self) -> None:
         """Go back to the branch behind which the machine stands."""
-        assert self.anchor is not None
-        self.restore(self.anchor)
+        self.restore(self.line.begin)
 
-    def forward(self, end: int) -> bool:
-        """Go to the next position of a recording whose last branch is *end*; return whether there is one."""
-        if self.advance(1):
-            return True
+    def forward(self, end: int, count: int = 1) -> int:
+        """Go up to *count* positions on, in a recording whose last branch is *end*; return how many.
+
+        None is a sign of the end; else there may be more, on the line that follows.
+        """
+        done = self.advance(count)
+        if done or self.position.branches >= end:
+            return done
+        self.stand_at(self.position.branches + 1)
+        return 1
+
+    def back(self, count: int) -> int:
+        """Go up to *count* positions back, from one that is not the first; return how many, and there may be more.
+
+        If that is interrupted it is where it was.
+        """
         here = self.position
-        if here.branches >= end:
-            return False
-        self.stand_at(here.branches + 1)
-        return True
+        with self.staying(InterruptedSearchError):
+            if not here.steps:
+                self.stand_at(here.branches - 1)
+                self.advance(ENDLESS)
+                return 1
+            done = min(count, here.steps)
+            self.go_to(Position(here.branches, here.steps - done))
+            return done
 
     def go_to(self, position: Position) -> None:
         """Go to *position*, which there is."""
-        here = self.position
-        if position.branches != here.branches or position.steps < here.steps:
+        if position.branches != self.position.branches:
             self.stand_at(position.branches)
+        elif position.steps < self.steps:
+            self._return_to(self.line, position.steps)
         self.advance(position.steps - self.steps)
 
     def go_to_event(self, ordinal: int, branches: int) -> Position:
@@ -191,45 +224,68 @@ class Walker:
 
     def advance(self, count: int) -> int:
         """Go up to *count* positions on, on this line; return how many it had."""
-        core = self.machine.core
-        if count <= 0 or self._is_at_end:
+        if count <= 0 or self._is_at_end or (not self.steps and self.has_no_steps):
             return 0
-        if not self.steps:
-            moment = self.machine.moment()
-            if self.session.replayer.is_interrupted_at(moment) or self.machine.ended is not None:
-                return 0
-            self.anchor = self.begin
-        before = core.instructions
-        try:
-            # Past the next taken branch would be off the line; there nothing would arrive that the log has.
-            stop = self.step_core(count, core.branches + 1)
-        except InterruptedSearchError:
-            self.steps += core.instructions - before
-            raise
-        done = core.instructions - before
+        line, before = self.line, self.steps
+        nearest, _ = line.before(before + count)
+        if self._is_inside or nearest > before:
+            self._return_to(line, before + count)
+        stop = self._go_along(line, before + count)
         if stop == STOP_LIMIT:
-            # The last of these was the one that branches; a line may be empty, as that before a guest's first branch.
-            done = max(0, done - 1)
-            steps = self.steps + done
-            self.return_to_anchor()
-            if steps:
-                core.step(steps)
-            self.steps = steps
-            return done
-        self.steps += done
-        self._is_at_end = stop != STOP_STEPS
-        return done
+            # The last instruction branched; a line may also be empty, as that before a guest's first branch.
+            length = max(0, self.steps - 1)
+            self._return_to(line, length)
+            self._go_along(line, length)
+        else:
+            self._is_at_end = stop != STOP_STEPS
+        return self.steps - before
 
-    def step_core(self, count: int, limit: int) -> int:
-        """Do as `Core.step` does.  Raises InterruptedSearchError if somebody wants a search to end."""
+    @property
+    def has_no_steps(self) -> bool:
+        """Whether nothing is executed on the line that begins here: an interrupt is taken, or the guest has ended."""
+        return (
+            self.session.replayer.is_interrupted_at(self.machine.moment()) or self.machine.ended is not None
+        )
+
+    def _return_to(self, line: Line, steps: int) -> None:
+        """Go to the last mark on *line* that is not behind *steps*."""
+        nearest, snapshot = line.before(steps)
+        self.snapshots.restore(snapshot)
+        self._leave_line(nearest)
+
+    def _go_along(self, line: Line, steps: int) -> int:
+        """Go on from where a block begins to *steps* on *line*, leaving marks; return why the core stopped."""
+        stop = STOP_STEPS
+        while stop == STOP_STEPS and (mark := line.next_mark(self.steps, steps)):
+            stop = self._step_to(line, mark, whole_blocks=True)
+            if stop == STOP_STEPS:
+                line.add(self.steps, self.snapshots.take())
+                self.look_up()
+        if stop == STOP_STEPS and self.steps < steps:
+            self._is_inside = True
+            stop = self._step_to(line, steps, whole_blocks=False)
+        return stop
+
+    def _step_to(self, line: Line, steps: int, *, whole_blocks: bool) -> int:
         core = self.machine.core
-        while True:
-            before = core.instructions
-            stop = core.step(min(count, _STEPS_AT_ONCE), limit)
-            count -= core.instructions - before
-            if stop != STOP_STEPS or count <= 0:
-                return stop
-            self.look_up()
+        before = core.instructions
+        # Past the next taken branch would be off the line; there nothing would arrive that the log has.
+        stop = core.step(steps - self.steps, line.begin.branches + 1, whole_blocks)
+        self.steps += core.instructions - before
+        return stop
+
+    def go_along(self) -> int:
+        """Step over all of the line that begins here, and come back; return why the core stopped behind it.
+
+        Raises InterruptedSearchError if somebody wants a search to end, when it has come back as well.
+        """
+        core, begin = self.machine.core, self.begin
+        try:
+            while (stop := core.step(MARKS_APART, begin.branches + 1, True)) == STOP_STEPS:
+                self.look_up()
+            return stop
+        finally:
+            self.restore(begin)
 
     @contextmanager
     def hearing(self, hear: Callable[[], None]) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from itertools import pairwise
 
 import pytest
 from small_guests import (
@@ -22,6 +23,7 @@ from small_guests import (
 )
 
 from revirt.core import STOP_HALT, STOP_LIMIT, STOP_REQUEST, STOP_STEPS, Core
+from revirt.timeline.line import LONGEST_BLOCK
 
 START = 1
 """Entering the guest's first instruction counts: no straight line led there."""
@@ -293,7 +295,53 @@ def test_a_limit_that_is_not_reached_changes_nothing() -> None:
     assert core.registers()["rax"] == 3
 
 
-@pytest.mark.parametrize("arguments", [(), (1, 2, 3), ("1",), (1, "2")])
+FORGETFUL = """
+again:
+    nop
+    nop
+    mov byte ptr [again], 0x90
+    nop
+    mov byte ptr [later], 0x40
+    nop
+later:
+    inc ax
+    dec byte ptr [0x600]
+    jnz again
+    hlt
+"""
+"""Code that writes to the block that it is in, to what is behind it already and to what is to come."""
+
+
+def test_whole_blocks_can_be_stepped_from_anywhere_that_that_ends() -> None:
+    reference = real(FORGETFUL)
+    reference.ram[0x600] = 5
+    reference.counting = True
+    assert reference.run(FOREVER) == STOP_HALT
+
+    core = real(FORGETFUL)
+    core.ram[0x600] = 5
+    ends = 0
+    while core.step(1, FOREVER, True) == STOP_STEPS:
+        ends += 1
+        state = core.save()
+        core.restore(state)
+
+    assert ends > 10
+    assert (core.branches, core.instructions) == (reference.branches, reference.instructions)
+    assert whole_state(core) == whole_state(reference)
+
+
+def test_whole_blocks_are_not_long() -> None:
+    core = real("mov dword ptr [0x600], 0\n" + "nop\n" * 5_000 + "hlt")
+
+    ends = [core.instructions]
+    while core.step(1, FOREVER, True) == STOP_STEPS:
+        ends.append(core.instructions)
+
+    assert max(after - before for before, after in pairwise(ends)) < LONGEST_BLOCK
+
+
+@pytest.mark.parametrize("arguments", [(), (1, 2, 3), (1, 2, True, 4), ("1",), (1, "2")])
 def test_steps_take_numbers(arguments: tuple[object, ...]) -> None:
     core = protected("hlt")
 
