@@ -16,6 +16,7 @@
     │   ├── FormatVersionError    written by a newer revirt
     │   └── SealError             a signature, a proof or a certificate does not hold
     ├── KeyFileError          a file with a key: missing, malformed, readable by others     exit 1
+    ├── InterruptedSeekError  somebody did not want to wait; nothing has moved  exit 130
     └── DivergenceError       a replay did not do what was recorded             exit 3
 
 Errors are translated into these once, where a foreign exception enters, and mapped to an exit status once,
@@ -162,6 +163,16 @@ class KeyFileError(RevirtError):
         super().__init__(f"{path}: {problem}", hint=hint)
         self.path = path
         self.problem = problem
+
+
+class InterruptedSeekError(RevirtError):
+    """A move on a timeline to a place was ended by somebody; it stands at ``position``, where it began."""
+
+    exit_status = 130
+
+    def __init__(self, position: Position) -> None:
+        super().__init__(f"interrupted, still at {position}")
+        self.position = position
 
 
 class DivergenceError(RevirtError):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from revirt.errors import InterruptedSeekError
 from revirt.gdb.points import Points
 from revirt.gdb.registers import Architecture
 from revirt.gdb.target import Target
@@ -86,11 +87,14 @@ class Resuming:
         before = self._target.position
         stopped = step()
         if watches and stopped.position != before:
-            self._target.seek(before)
-            seen = run(watches, until=stopped.position)
-            if seen.reason in (StopReason.WATCHPOINT, StopReason.INTERRUPTED):
-                return seen
-            self._target.seek(stopped.position)
+            try:
+                self._target.seek(before)
+                seen = run(watches, until=stopped.position)
+                if seen.reason in (StopReason.WATCHPOINT, StopReason.INTERRUPTED):
+                    return seen
+                self._target.seek(stopped.position)
+            except InterruptedSeekError:
+                return Stopped(StopReason.INTERRUPTED, self._target.position)
         return stopped
 
     def _tell(self, stopped: Stopped) -> bytes:

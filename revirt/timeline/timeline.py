@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import islice
 from weakref import ref
 
-from revirt.errors import UsageError
+from revirt.errors import InterruptedSeekError, UsageError
 from revirt.index import Index, build_index
 from revirt.log.events import Event, Kind
 from revirt.machine.machine import Machine
@@ -43,7 +43,8 @@ class Timeline:
     (steps 0) all has arrived that is logged there, and no interrupt has been taken yet.  Where one is taken the line
     has no further positions.
 
-    Everything that moves raises CorruptError and DivergenceError as a replay does; the recording is never changed.
+    Everything that moves raises CorruptError and DivergenceError as a replay does, and seeks and `icount` raise
+    InterruptedSeekError after `interrupt`; then it stays where it is.  The recording is never changed.
     """
 
     def __init__(self, recording: Recording, *, jobs: int | None = None) -> None:
@@ -110,14 +111,8 @@ class Timeline:
 
     def seek(self, position: Position) -> Position:
         """Go to *position*, and return it; raises UsageError if there is no such position, and stays."""
-        self._check(position)
-        before = self.position
-        self._walker.go_to(position)
-        if self.position != position:
-            length = self._walker.steps
-            self.seek(before)
-            raise UsageError(f"there is no position {position}: {length} instructions follow that branch")
-        return position
+        with self._going():
+            return self._go(position)
 
     def seek_event(self, ordinal: int) -> Position:
         """Go to the place of event number *ordinal*; raises UsageError if there is none.
@@ -126,7 +121,8 @@ class Timeline:
         between that and the first of the handler.
         """
         event = self._event(ordinal)
-        return self._walker.go_to_event(ordinal, max(event.branches, self.start.branches))
+        with self._going():
+            return self._walker.go_to_event(ordinal, max(event.branches, self.start.branches))
 
     def seek_fraction(self, fraction: float) -> Position:
         """Go to the branch that is *fraction* (0 to 1) of the way from `start` to `end`; raises UsageError."""
@@ -137,24 +133,23 @@ class Timeline:
 
     def seek_time(self, guest_ns: int) -> Position:
         """Go to the first branch at which the guest's clock was at *guest_ns* or later; raises UsageError."""
-        before = self.position
         info = next((each for each in reversed(self.recording.checkpoints) if each.guest_ns < guest_ns), None)
         low = max(info.branches, self.start.branches) if info is not None else self.start.branches
         high = low
-        # Time never goes back: run on until it is behind, then halve.
-        while not self._is_time(high, guest_ns):
-            low = high + 1
-            if low > self.end.branches:
-                self.seek(before)
-                raise UsageError(f"the recording ends before {guest_ns / 1e9:.3f} s of the guest's time")
-            high = min(high + _CHUNK, self.end.branches)
-        while low < high:
-            middle = (low + high) // 2
-            if self._is_time(middle, guest_ns):
-                high = middle
-            else:
-                low = middle + 1
-        return self.seek(Position(low))
+        with self._going():
+            # Time never goes back: run on until it is behind, then halve.
+            while not self._is_time(high, guest_ns):
+                low = high + 1
+                if low > self.end.branches:
+                    raise UsageError(f"the recording ends before {guest_ns / 1e9:.3f} s of the guest's time")
+                high = min(high + _CHUNK, self.end.branches)
+            while low < high:
+                middle = (low + high) // 2
+                if self._is_time(middle, guest_ns):
+                    high = middle
+                else:
+                    low = middle + 1
+            return self._go(Position(low))
 
     def icount(self) -> int:
         """Return how many instructions were executed before here, from the oldest checkpoint on.
@@ -162,10 +157,10 @@ class Timeline:
         Raises UsageError if there is no index up to here.
         """
         here = self.position
-        try:
-            return self._counter.count(here, self.index)
-        finally:
-            self.seek(here)
+        with self._going():
+            count = self._counter.count(here, self.index)
+            self._go(here)
+        return count
 
     def seek_icount(self, instructions: int) -> Position:
         """Go to the last position before which so many *instructions* were executed; raises UsageError.
@@ -174,15 +169,14 @@ class Timeline:
         """
         if instructions < 0:
             raise UsageError("instructions are counted from 0")
-        before = self.position
-        found = self._counter.find(instructions, self.end.branches, self.index)
-        try:
-            return self.seek(found)
-        except UsageError:
-            self.seek(before)
-            raise UsageError(
-                f"{self.recording.path.name} ends before {instructions} instructions were executed"
-            ) from None
+        with self._going():
+            found = self._counter.find(instructions, self.end.branches, self.index)
+            try:
+                return self._go(found)
+            except UsageError:
+                raise UsageError(
+                    f"{self.recording.path.name} ends before {instructions} instructions were executed"
+                ) from None
 
     def _is_time(self, branches: int, guest_ns: int) -> bool:
         """Go to *branches*, and return whether the guest's clock is at *guest_ns* or later there."""
@@ -191,11 +185,8 @@ class Timeline:
 
     def seek_end(self) -> Position:
         """Go to the last position."""
-        self._walker.stand_at(self.end.branches)
-        last = self.events[self.events.end - 1]
-        if last.halted and last.branches == self.end.branches:
-            self._walker.advance(ENDLESS)
-        return self.position
+        with self._going():
+            return self._go_to_end()
 
     # -- marks of the user --------------------------------------------------------------------------------------------
 
@@ -221,9 +212,10 @@ class Timeline:
     def restart(self, number: int) -> Position:
         """Go to mark *number*; raises UsageError if there is none."""
         position, snapshot = self._mark(number)
-        if snapshot is not None:
-            self._walker.restore(snapshot)
-        return self.seek(position)
+        with self._going():
+            if snapshot is not None:
+                self._walker.restore(snapshot)
+            return self._go(position)
 
     def delete_checkpoint(self, number: int) -> None:
         """Forget mark *number*; raises UsageError if there is none."""
@@ -258,15 +250,15 @@ class Timeline:
     def next_branch(self) -> Stopped:
         """Go on to where the next line begins, or to the end."""
         if self.position.branches >= self.end.branches:
-            return Stopped(StopReason.END, self.seek_end())
-        return Stopped(StopReason.STEP, self.seek(Position(self.position.branches + 1)))
+            return Stopped(StopReason.END, self._go_to_end())
+        return Stopped(StopReason.STEP, self._go(Position(self.position.branches + 1)))
 
     def previous_branch(self) -> Stopped:
         """Go back to where this line begins, or the one before if this is there, or the start."""
         here = self.position
         if here <= self.start:
             return Stopped(StopReason.START, here)
-        return Stopped(StopReason.STEP, self.seek(Position(here.branches - (here.steps == 0))))
+        return Stopped(StopReason.STEP, self._go(Position(here.branches - (here.steps == 0))))
 
     def step(self, count: int = 1) -> Stopped:
         """Go *count* positions on, or to the end, or until there is an interrupt."""
@@ -278,7 +270,7 @@ class Timeline:
 
     def _repeat(self, move: Callable[[int], int], count: int, edge: StopReason) -> Stopped:
         try:
-            with self._searcher.searching():
+            with self._searching():
                 while count > 0:
                     done = move(count)
                     if not done:
@@ -304,21 +296,21 @@ class Timeline:
         try:
             with self._searching():
                 line = self._calls.returning(Frame.of(self.registers()))
+                if line is None:
+                    return Stopped(StopReason.END, self._go_to_end())
         except InterruptedSearchError:
             return Stopped(StopReason.INTERRUPTED, self.position)
-        if line is None:
-            return Stopped(StopReason.END, self.seek_end())
-        return Stopped(StopReason.RETURN, self.seek(Position(line + 1)))
+        return Stopped(StopReason.RETURN, self._go(Position(line + 1)))
 
     def back_out(self) -> Stopped:
         """Go back to the call of the function that is executed here, or to the start; what `finish` says holds here."""
         try:
             with self._searching():
                 line = self._calls.calling(Frame.of(self.registers()))
+                if line is None:
+                    return Stopped(StopReason.START, self._go(self.start))
         except InterruptedSearchError:
             return Stopped(StopReason.INTERRUPTED, self.position)
-        if line is None:
-            return Stopped(StopReason.START, self.seek(self.start))
         self._walker.stand_at(line)
         self._walker.advance(ENDLESS)
         return Stopped(StopReason.CALL, self.position)
@@ -338,16 +330,14 @@ class Timeline:
         try:
             with self._searching():
                 found = self._finder.first(conditions, limit)
+                if found is None and until is not None and limit == until:
+                    return Stopped(StopReason.UNTIL, self._go(until))
+                if found is None:
+                    # Whoever was on the line behind the end stays there.
+                    return Stopped(StopReason.END, self._go(max(here, self._go_to_end())))
         except InterruptedSearchError:
             return Stopped(StopReason.INTERRUPTED, self.position)
-        if found is None:
-            if until is not None and limit == until:
-                self._arrive(until, here)
-                return Stopped(StopReason.UNTIL, self.position)
-            # Whoever was on the line behind the end stays there.
-            self.seek(max(here, self.seek_end()))
-            return Stopped(StopReason.END, self.position)
-        self.seek(found.position)
+        self._go(found.position)
         if is_behind(found.condition):
             self.forward()
         return self._stopped(found)
@@ -364,33 +354,29 @@ class Timeline:
         try:
             with self._searching():
                 found = self._finder.last(conditions, here, limit)
+                if found is None:
+                    edge = StopReason.START if limit == self.start else StopReason.UNTIL
+                    return Stopped(edge, self._go(limit))
         except InterruptedSearchError:
             return Stopped(StopReason.INTERRUPTED, self.position)
-        if found is None:
-            self._arrive(limit, here)
-            return Stopped(StopReason.START if limit == self.start else StopReason.UNTIL, self.position)
-        self.seek(found.position)
+        self._go(found.position)
         return self._stopped(found)
 
     @contextmanager
     def _searching(self) -> Iterator[None]:
-        """Let `interrupt` end what is done; if that turns out to be impossible, stay here."""
-        here = self.position
-        try:
-            with self._searcher.searching():
-                yield
-        except UsageError:
-            self.seek(here)
-            raise
+        """Let `interrupt` end what is done, wherever that is; if anything else does, stay here."""
+        staying = self._walker.staying(BaseException, but=(InterruptedSearchError,))
+        with staying, self._searcher.searching():
+            yield
 
     def _stopped(self, found: Found) -> Stopped:
         condition = found.condition
         return Stopped(reason_of(condition), self.position, condition, found.address, found.value)
 
     def interrupt(self) -> None:
-        """Let the search, or the steps, that are on end where they are; what begins later does not notice.
+        """Let the search, or the steps, that are on end where they are, or a seek where it began.
 
-        Safe from any thread and any signal handler.
+        What begins later does not notice.  Safe from any thread and any signal handler.
         """
         self._session.replayer.stop(INTERRUPTED)
 
@@ -430,17 +416,32 @@ class Timeline:
         """
         return lookup.find(self.machine.core, data, start, end, physical=physical)
 
-    # -- details of searching ---------------------------------------------------------------------------------------
-
-    def _arrive(self, limit: Position, here: Position) -> None:
-        """Go to *limit*, where a search ends that began *here*; raises UsageError if there is no such position."""
-        try:
-            self.seek(limit)
-        except UsageError:
-            self.seek(here)
-            raise
-
     # -- details --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _going(self) -> Iterator[None]:
+        """Let `interrupt` end what is done; then, and if anything else does, stay here."""
+        here = self.position
+        try:
+            with self._walker.staying(BaseException), self._searcher.searching():
+                yield
+        except InterruptedSearchError:
+            raise InterruptedSeekError(here) from None
+
+    def _go(self, position: Position) -> Position:
+        self._check(position)
+        self._walker.go_to(position)
+        if self.position != position:
+            length = self._walker.steps
+            raise UsageError(f"there is no position {position}: {length} instructions follow that branch")
+        return position
+
+    def _go_to_end(self) -> Position:
+        self._walker.stand_at(self.end.branches)
+        last = self.events[self.events.end - 1]
+        if last.halted and last.branches == self.end.branches:
+            self._walker.advance(ENDLESS)
+        return self.position
 
     def _holds(self, condition: When) -> bool:
         """Return whether the predicate of *condition* holds here."""

@@ -93,23 +93,24 @@ class Walker:
             self._stand_at(branches)
 
     @contextmanager
-    def staying(self, *errors: type[Exception]) -> Iterator[None]:
-        """Be where it is now if one of *errors* leaves the block."""
+    def staying(self, *errors: type[BaseException], but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+        """Be where it is now if one of *errors* leaves the block, *but* for these."""
         line, steps = self.line, self.steps
         try:
             yield
-        except errors:
-            self.is_searching = False
-            self._line = line
-            self.return_to_begin()
-            self.advance(steps)
+        except errors as error:
+            if not isinstance(error, but):
+                self.is_searching = False
+                self.restore(line.begin)
+                self._line = line
+                self.advance(steps)
             raise
 
     def _stand_at(self, branches: int) -> None:
         here = self.position
         nearest = self.snapshots.nearest(branches)
         if self.steps and here.branches <= branches and here.branches >= first_branch(nearest):
-            self.return_to_begin()
+            self.restore(self.begin)
         elif self.steps or not first_branch(nearest) <= here.branches <= branches:
             self._leave_line()
             self.snapshots.go_to(nearest)
@@ -173,10 +174,6 @@ class Walker:
 
     def _leave_line(self, steps: int = 0) -> None:
         self.steps, self._is_inside, self._is_at_end = steps, False, False
-
-    def return_to_begin(self) -> None:
-        """Go back to the branch behind which the machine stands."""
-        self.restore(self.line.begin)
 
     def forward(self, end: int, count: int = 1) -> int:
         """Go up to *count* positions on, in a recording whose last branch is *end*; return how many.

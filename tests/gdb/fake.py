@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from revirt.core import MODE_LONG, MODE_PROTECTED, MODE_REAL, create_core
-from revirt.errors import UsageError
+from revirt.errors import InterruptedSeekError, UsageError
 from revirt.gdb.packets import escape
 from revirt.log.events import Event, Kind
 from revirt.position import Position
@@ -33,7 +33,8 @@ def cpu_registers(arch: str) -> dict[str, int]:
 class FakeTimeline:
     """LENGTH instructions of four bytes, of which every tenth writes COUNTER and every seventh reads TABLE.
 
-    Position number n is ``n // 10 : n % 10``.  A search waits while ``is_slow`` is set, until it is interrupted.
+    Position number n is ``n // 10 : n % 10``.  Searches and seeks wait while ``is_slow`` is set, until they are
+    interrupted.
     """
 
     arch: str = "i386"
@@ -72,6 +73,9 @@ class FakeTimeline:
     def seek(self, position: Position) -> Position:
         if position > self.end or position.steps > 9:
             raise UsageError(f"there is no position {position}", hint=f"the last is {self.end}")
+        if self.is_slow:
+            self._wait()
+            raise InterruptedSeekError(self.position)
         self.at = position.branches * 10 + position.steps
         return self.position
 
@@ -118,9 +122,7 @@ class FakeTimeline:
 
     def _search(self, conditions: Sequence[Condition], until: Position | None, count: int) -> Stopped:
         if self.is_slow:
-            self.interrupted.clear()
-            self.began.set()
-            assert self.interrupted.wait(60)
+            self._wait()
             return Stopped(StopReason.INTERRUPTED, self.position)
         while True:
             stopped = self._move(count)
@@ -134,6 +136,11 @@ class FakeTimeline:
                     return Stopped(StopReason.WATCHPOINT, self.position, each, address)
             if self.position == until:
                 return stopped
+
+    def _wait(self) -> None:
+        self.interrupted.clear()
+        self.began.set()
+        assert self.interrupted.wait(60)
 
     def interrupt(self) -> None:
         self.interrupted.set()

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from fake import BASE, Client, FakeTimeline
+from fake import BASE, COUNTER, Client, FakeTimeline
 
 from revirt.gdb import Server, Stub
 from revirt.gdb.packets import PACKET_SIZE
@@ -78,6 +78,31 @@ def test_a_break_ends_a_search(connect: Connect, timeline: FakeTimeline) -> None
     timeline.is_slow = True
     client = connect()
     client.send(b"vCont;c")
+    assert timeline.began.wait(60)
+
+    client.socket.sendall(b"\x03")
+
+    assert client.answer() == b"T02thread:1;"
+
+
+def test_a_break_ends_a_seek_which_says_so(connect: Connect, timeline: FakeTimeline) -> None:
+    timeline.is_slow = True
+    client = connect()
+    client.send(b"qRcmd," + b"seek 4".hex().encode())
+    assert timeline.began.wait(60)
+
+    client.socket.sendall(b"\x03")
+
+    assert bytes.fromhex(client.answer()[1:].decode()) == b"interrupted, still at 0:0\n"
+    assert client.answer() == b"OK"
+
+
+def test_a_break_in_a_step_over_watched_memory_ends_it(connect: Connect, timeline: FakeTimeline) -> None:
+    """The step is taken, and then gone over once more to see what it accesses."""
+    timeline.is_slow = True
+    client = connect()
+    client.ask(b"Z2,%x,4" % COUNTER)
+    client.send(b"s")
     assert timeline.began.wait(60)
 
     client.socket.sendall(b"\x03")

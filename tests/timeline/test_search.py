@@ -5,22 +5,36 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 from goldens.make import opened
 from goldens.table import DIRECTORY
-from library import DEBIAN_SCRIPT, RecordingOf
+from library import DEBIAN_SCRIPT, RecordingOf, RecordWith
 from straight import Place, straight_digest, walk
 from walking.straight import straight
 
-from revirt.errors import UsageError
+from revirt.errors import InterruptedSeekError, UsageError
+from revirt.image import find
 from revirt.log.events import Kind
+from revirt.machine.machine import Digest
+from revirt.monitor.console import NullConsole
 from revirt.position import Position
-from revirt.timeline import Timeline, walker
-from revirt.timeline.conditions import Access, Condition, EventKind, Execute, Read, StopReason, Write
+from revirt.timeline import Timeline, line, walker
+from revirt.timeline.conditions import (
+    Access,
+    Condition,
+    EventKind,
+    Execute,
+    Interrupt,
+    Read,
+    StopReason,
+    When,
+    Write,
+)
 
 GUESTS = {"timer": 20_000, "race": 9_000, "paging": 3_000, "paging32": 30_000, "packer": 0, "vuln": 1_000}
 """Where in which guest walks begin."""
@@ -277,15 +291,9 @@ def test_steps_can_be_interrupted_too(recording_of: RecordingOf) -> None:
         assert step(1).reason is StopReason.STEP
 
 
-def test_everything_has_arrived_wherever_interrupts_come(
-    recording_of: RecordingOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Seen: with a second one right behind the first, what arrives at that place was left out."""
-    # Straight lines may be long, and interrupts end what goes along them, too.
-    monkeypatch.setattr(walker, "_STEPS_AT_ONCE", 1)
-    recording = recording_of("timer", "host", until=Position(200_000))
-    timeline = Timeline(recording)
-    chance = random.Random(10)
+@contextmanager
+def interrupted_all_the_time(timeline: Timeline) -> Iterator[None]:
+    """Interrupt *timeline* all the time while the block is executed."""
     is_over = threading.Event()
 
     def interrupt() -> None:
@@ -295,9 +303,26 @@ def test_everything_has_arrived_wherever_interrupts_come(
     thread = threading.Thread(target=interrupt)
     thread.start()
     try:
-        stops = []
-        for _ in range(12):
-            timeline.seek(Position(chance.randrange(200_000)))
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def test_everything_has_arrived_wherever_interrupts_come(
+    recording_of: RecordingOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: with a second one right behind the first, what arrives at that place was left out."""
+    # Straight lines may be long, and interrupts end what goes along them, too.
+    for module in (line, walker):
+        monkeypatch.setattr(module, "MARKS_APART", 1)
+    recording = recording_of("timer", "host", until=Position(200_000))
+    timeline = Timeline(recording)
+    chance = random.Random(10)
+    stops = []
+    for _ in range(12):
+        timeline.seek(Position(chance.randrange(200_000)))
+        with interrupted_all_the_time(timeline):
             stops.append((timeline.position, timeline.machine.digest()))
             for move in (timeline.run, timeline.run_back):
                 move((Execute(0xDEAD_0000), Write(0x500, 4, physical=True)))
@@ -305,15 +330,78 @@ def test_everything_has_arrived_wherever_interrupts_come(
             for move in (timeline.step, timeline.step_back):
                 move(20)
                 stops.append((timeline.position, timeline.machine.digest()))
-    finally:
-        is_over.set()
-        thread.join()
 
     expected = straight(recording, (position for position, _ in stops))
     for position, digest in stops:
         found = expected[position]
         assert found is not None
         assert found.digest == digest
+
+
+def seeks(timeline: Timeline, chance: random.Random) -> list[Callable[[], Position]]:
+    """Return a seek of each kind to somewhere in *timeline*, which has an index."""
+    timeline.seek_fraction(chance.random())
+    time, ordinal, mark = timeline.machine.clock.now_ns, timeline.next_event, timeline.checkpoint()
+    place, share, icount = timeline.position, chance.random(), timeline.icount()
+    return [
+        partial(timeline.seek, place),
+        partial(timeline.seek_fraction, share),
+        partial(timeline.seek_time, time),
+        partial(timeline.seek_event, ordinal),
+        partial(timeline.seek_icount, icount),
+        partial(timeline.restart, mark),
+        timeline.seek_end,
+        lambda: (timeline.icount(), timeline.position)[1],
+    ]
+
+
+def test_a_seek_that_is_interrupted_stays_where_it_began(record_with: RecordWith) -> None:
+    guest = find("timer")
+    recording = record_with(guest, NullConsole(), until=Position(200_000))
+    timeline = Timeline(recording)
+    timeline.build_index()
+    chance = random.Random(11)
+    count = 0
+    for _ in range(4):
+        for seek in seeks(timeline, chance):
+            timeline.seek(Position(chance.randrange(200_000)))
+            timeline.step(2)
+            digest: Digest | None = timeline.machine.digest()
+            here = timeline.position
+            with interrupted_all_the_time(timeline), suppress(InterruptedSeekError):
+                here, digest = seek(), None
+            assert timeline.position == here
+            if digest is not None:
+                count += 1
+                assert timeline.machine.digest() == digest
+            place = seek()
+            assert timeline.machine.digest() == straight_digest(recording, place)
+    assert count > 10
+
+
+def test_a_search_to_the_end_can_be_interrupted_on_its_way_there(recording_of: RecordingOf) -> None:
+    """Seen: without anything to look for, or with what the log tells, there was no way out."""
+    timeline = Timeline(recording_of("timer", "host", until=Position(200_000)))
+
+    with interrupted_all_the_time(timeline):
+        stopped = timeline.run()
+
+    assert (stopped.reason, stopped.position) == (StopReason.INTERRUPTED, timeline.position)
+
+
+@pytest.mark.parametrize("at", [None, Execute(0xDEAD_0000), Interrupt()])
+def test_a_search_stays_for_what_a_predicate_raises(
+    at: Execute | Interrupt | None, recording_of: RecordingOf
+) -> None:
+    timeline = Timeline(recording_of("timer", "virtual"))
+    here = timeline.seek(Position(9_000, 2))
+    conditions = [When(lambda _: 1 / 0, at=at), When(lambda _: 1 / 0, at=Interrupt())]
+
+    for search in (timeline.run, timeline.run_back):
+        with pytest.raises(ZeroDivisionError):
+            search(conditions)
+
+        assert timeline.position == here
 
 
 def test_who_wrote_a_word_last_is_found_in_debian(recording_of: RecordingOf) -> None:

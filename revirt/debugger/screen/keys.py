@@ -70,7 +70,7 @@ KEYS = (
     Key("down", "the same the other way", action="scroll(16)"),
     Key("pageup", "memory by a page", action="scroll(-256)"),
     Key("pagedown", "the same the other way", action="scroll(256)"),
-    Key("ctrl+c", "end the search that is on", action="interrupt"),
+    Key("ctrl+c", "end the search or the seek that is on", action="interrupt"),
     Key("escape", "the same; close what is open", action="close"),
     Key("?", "keys and commands", action="help"),
     Key("q", "leave", "quit"),
