@@ -12,6 +12,7 @@
  *   until the engine is started anew: so it is, at the block that follows.
  * - The MMU sets accessed and dirty bits behind the hooks' back.  So written ranges are compared with what they should
  *   hold, before every write that is noted and at every block; a difference is a hit with WATCH_BLOCK.
+ * - Traps miss nothing: with them nothing is compared, which would be trapped itself.
  * - A deleted hook stays in Unicorn's lists, and keeps new translations slow, until the engine has stopped once. */
 #include "watch.h"
 
@@ -96,6 +97,8 @@ static void expect_present(Core *core, uint64_t address, uint64_t size)
 {
     const RangeSet *set = &core->watches->writes;
     uint8_t *expected = core->watches->expected;
+    if (core->traps)
+        return;
     for (const WatchRange *range = set->ranges; range < set->ranges + set->count; range++) {
         uint64_t in_ram = size_in_ram(core, range), end = range->start + in_ram;
         uint64_t from = address > range->start ? address : range->start;
@@ -155,6 +158,8 @@ static void notice_changes(Core *core, bool is_loaded)
 {
     const RangeSet *set = &core->watches->writes;
     uint8_t *expected = core->watches->expected;
+    if (core->traps)
+        return;
     finish_write(core);
     for (const WatchRange *range = set->ranges; range < set->ranges + set->count; range++) {
         uint64_t size = size_in_ram(core, range);

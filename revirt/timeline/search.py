@@ -178,7 +178,8 @@ class Searcher:
             if forgotten > len(noted):
                 found.lines.clear()
                 found.since = noted[0][1]
-            found.lines += watch.lines(noted, trapped=is_trapped)
+            # What a trap names may also be the line that is stood before.
+            found.lines += [line for line in watch.lines(noted, trapped=is_trapped) if line < end]
             found.are_trapped |= is_trapped
             if core.branches < end and core.branches - (kept[-1].branches if kept else start) >= _STRIDE:
                 kept.append(self._walker.snapshots.take())

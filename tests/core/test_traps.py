@@ -11,7 +11,16 @@ import pytest
 from small_guests import CODE, FOREVER, STACK, protected, put, real, set_vector
 from test_counting import GUESTS, Guest
 
-from revirt.core import STOP_HALT, STOP_WATCH, WATCH_BLOCK, WATCH_READ, WATCH_WRITE, Core
+from revirt.core import (
+    STOP_HALT,
+    STOP_WATCH,
+    WATCH_BLOCK,
+    WATCH_EXECUTE,
+    WATCH_PRIVILEGE,
+    WATCH_READ,
+    WATCH_WRITE,
+    Core,
+)
 
 DATA = 0x5000
 MANY = 1 << 40
@@ -63,6 +72,22 @@ def test_a_trap_tells_the_line_and_the_address() -> None:
         (WATCH_WRITE | WATCH_BLOCK, 2, DATA + 8),
         (WATCH_READ | WATCH_BLOCK, 2, DATA + 12),
     ]
+
+
+def test_what_else_is_watched_is_not_taken_for_an_access() -> None:
+    """Seen: looking whether watched memory had changed, at every block, was trapped, and told of lines without one."""
+    core = protected("mov ecx, 9\n again: loop again\n mov eax, [0x5008]\n mov [0x5008], eax\n hlt")
+    core.set_watches([CODE + 5], [(DATA + 8, 4)], [(DATA + 8, 4)], system=WATCH_PRIVILEGE, traps=MANY)
+
+    core.run(FOREVER)
+
+    hits = core.take_hits()
+    assert [hit[1] for hit in hits if hit[0] == WATCH_EXECUTE] == list(range(1, 10))
+    assert [hit[:2] for hit in hits if hit[0] != WATCH_EXECUTE] == [
+        (WATCH_READ | WATCH_BLOCK, 9),
+        (WATCH_WRITE | WATCH_BLOCK, 9),
+    ]
+    assert MANY - core.traps_left == 2
 
 
 def test_what_stands_behind_in_the_page_is_not_told() -> None:

@@ -157,6 +157,29 @@ def test_a_search_can_be_given_an_end(recording_of: RecordingOf) -> None:
     assert timeline.position == place
 
 
+def test_a_search_for_memory_and_code_at_once_goes_on_behind_each_find(recording_of: RecordingOf) -> None:
+    """Seen: going back it found the place where it stood, again and again; traps had named that line, too."""
+    timeline = Timeline(recording_of("vuln"))
+    timeline.seek(Position(1_300))
+    code = Execute(timeline.machine.core.pc)
+    around = {
+        search: (timeline.seek(begin), all_of(search, timeline, code, end))[1]
+        for search, begin, end in (
+            (timeline.run, Position(1_000), Position(1_600)),
+            (timeline.run_back, Position(1_600), Position(1_000)),
+        )
+    }
+    places = around[timeline.run_back]
+    assert len(places) > 20
+    assert places[::-1] == around[timeline.run]
+
+    # Nobody uses that, but what stands beside it is the memory of the core's first page.
+    timeline.seek(Position(1_600))
+    found = [timeline.run_back((Access(97, 8, physical=True), code)).position for _ in places]
+
+    assert found == places
+
+
 def test_an_address_that_is_not_mapped_cannot_be_watched(recording_of: RecordingOf) -> None:
     timeline = Timeline(recording_of("paging", "virtual"))
     timeline.seek(Position(GUESTS["paging"]))
