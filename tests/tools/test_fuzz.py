@@ -26,6 +26,7 @@ from revirt.checkpoint.format import CHECKPOINT_FRAME, PAGES_FRAME
 from revirt.errors import CorruptError, FormatVersionError, KeyFileError
 from revirt.gdb import Stub
 from revirt.gdb.packets import Decoder, Packet
+from revirt.index.format import FRAME as INTERVALS_FRAME
 from revirt.log import segment
 from revirt.log.frame import Frame
 from revirt.recording import Manifest, Recording
@@ -159,6 +160,7 @@ def test_a_process_that_dies_before_the_first_case_ends_it(
         (forgery.forge_segment, segment.FRAME, "log/00000001.seg"),
         (forgery.forge_checkpoint, CHECKPOINT_FRAME, "checkpoints/00000001.ckpt"),
         (forgery.forge_pages, PAGES_FRAME, "pages/00000001.pages"),
+        (forgery.forge_intervals, INTERVALS_FRAME, "index/00000001/intervals"),
     ],
 )
 @given(chance=CHANCES)

@@ -7,7 +7,7 @@ guests       guests of random code, recorded and replayed
 
 batches      hostile files by the thousand in one process, and what became of them
 files        a case of these: made, run, and counted
-targets      what reads a kind of files; `members`, `strange`, `pack_files` and `seals` are those there are
+targets      what reads a kind of files; `members`, `indexes`, `strange`, `pack_files` and `seals` are those there are
 packets      what gdb's stub is sent, as if it were a file; `streams` makes it
 changes      changes of bytes that know nothing of what they mean
 forgery      changes behind the checks, which are made right again; `texts` for JSON

@@ -20,6 +20,7 @@ from random import Random
 from fuzzing import FuzzError
 from fuzzing.changes import changer
 from fuzzing.forgery import NotForgedError
+from fuzzing.indexes import Indexes
 from fuzzing.members import Checkpoints, Manifests, Pages, Segments
 from fuzzing.pack_files import Packs
 from fuzzing.packets import Packets
@@ -30,7 +31,7 @@ from fuzzing.targets import Commands, Scene, Target
 from fuzzing.watch import Memory, Watch
 
 TARGETS: tuple[type[Target], ...] = (
-    *(Segments, Manifests, Checkpoints, Pages, Strange, Packs),
+    *(Segments, Manifests, Checkpoints, Pages, Indexes, Strange, Packs),
     *(Keys, Leaves, Blocks, Envelopes, Proofs),
     Packets,
 )

@@ -11,6 +11,7 @@ import struct
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,6 +23,7 @@ from revirt.checkpoint.format import CHECKPOINT_FRAME, CHUNK_ENTRY, CHUNK_PAGES,
 from revirt.checkpoint.pages import encode_bitmap
 from revirt.core import hash_pages
 from revirt.errors import CorruptError, FormatVersionError, RevirtError
+from revirt.index.format import FRAME as INTERVALS_FRAME
 from revirt.log import columns, segment
 from revirt.log.chain import SEALED, Chain
 from revirt.log.events import Event, Kind
@@ -221,6 +223,33 @@ def forge_pages(data: bytes, rng: Random, change: Change) -> bytes:
     return parts.join()
 
 
+def forge_intervals(data: bytes, rng: Random, change: Change) -> bytes:
+    """Change the counts and lists of an index."""
+    parts = Parts.of(INTERVALS_FRAME, data)
+    if rng.random() < 0.4:
+        _forge_frame(parts, rng, change)
+        return parts.join()
+    # Sizes in the header and in the payload, so that only what is said is false.
+    raw, values = parts.raw, parts.values
+    marks, events, intervals, pages = values[9:13]
+    ends = list(
+        accumulate(
+            (8 * intervals, 8 * marks, 8 * events, -(-pages // 8) * intervals, 4 * intervals, len(raw))
+        )
+    )
+    pieces = [raw[start:end] for start, end in pairwise([0, *ends])]
+    place = rng.randrange(len(pieces))
+    changed = change(pieces[place])
+    if rng.random() < 0.8:
+        changed = (changed + pieces[place])[: len(pieces[place])]
+    elif place in (1, 2):
+        changed = changed[: len(changed) // 8 * 8]
+        values[8 + place] = len(changed) // 8
+    pieces[place] = changed
+    parts.values, parts.raw = values, b"".join(pieces)
+    return parts.join()
+
+
 def forge_log(paths: list[Path]) -> int:
     """Make the hashes right that the events of a log carry, and where its segments begin.
 
@@ -266,7 +295,10 @@ def _forge_frame(parts: Parts, rng: Random, change: Change) -> None:
         case "field":
             values = parts.values
             place = rng.randrange(len(values))
-            values[place] = number(rng, values[place], rng.choice((8, 32, 64)))
+            was = values[place]
+            values[place] = (
+                change(was) if isinstance(was, bytes) else number(rng, was, rng.choice((8, 32, 64)))
+            )
             parts.values = values
         case "raw":
             parts.raw = change(parts.raw)

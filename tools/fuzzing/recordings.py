@@ -15,6 +15,8 @@ from revirt.checkpoint.format import CHECKPOINT_FRAME, PAGES_FRAME
 from revirt.cli import main as revirt
 from revirt.errors import RevirtError
 from revirt.image import find
+from revirt.index import build_index
+from revirt.index.format import FRAME as INTERVALS_FRAME
 from revirt.log.frame import Frame, compress_fast
 from revirt.log.segment import FRAME as SEGMENT_FRAME
 from revirt.machine.config import ClockMode
@@ -22,7 +24,7 @@ from revirt.monitor.console import NullConsole
 from revirt.monitor.script import Script, ScriptedConsole
 from revirt.monitor.session import RecordOptions, record
 from revirt.position import Position
-from revirt.recording import Manifest, RingLimits, pack
+from revirt.recording import Manifest, Recording, RingLimits, pack
 from revirt.recording.pack_format import SUFFIX
 
 SAMPLES: tuple[tuple[str, str, ClockMode], ...] = (
@@ -39,7 +41,9 @@ STOPPED = 128 + signal.SIGTERM
 STATUSES = frozenset({0, 1, 2, 3, 4, STOPPED})
 """What docs/cli.md lists for commands that nobody interrupts at a terminal."""
 
-_FRAMES = {".seg": SEGMENT_FRAME, ".ckpt": CHECKPOINT_FRAME, ".pages": PAGES_FRAME}
+_SPACING = 7_000
+"""Branches of an interval."""
+_FRAMES = {".seg": SEGMENT_FRAME, ".ckpt": CHECKPOINT_FRAME, ".pages": PAGES_FRAME, "": INTERVALS_FRAME}
 _STRANGE: tuple[Any, ...] = (
     None,
     True,
@@ -57,7 +61,7 @@ _STRANGE: tuple[Any, ...] = (
 
 
 def make_samples(directory: Path) -> None:
-    """Record the guests that are damaged later, each with several checkpoints and digests, and pack them."""
+    """Record the guests that are damaged later, each with several checkpoints, digests and intervals, and pack them."""
     for name, guest_name, clock in SAMPLES:
         guest = find(guest_name)
         console = NullConsole() if guest.script is None else ScriptedConsole(Script.load(guest.script))
@@ -69,6 +73,7 @@ def make_samples(directory: Path) -> None:
             limits=RingLimits(size=8_000) if name == "ring" else None,
         )
         record(guest, console, options, directory / name)
+        build_index(Recording.open(directory / name), jobs=1, spacing=_SPACING)
         pack(directory / name, directory / f"{name}{SUFFIX}")
 
 
@@ -157,8 +162,11 @@ def _damage_behind_checks(rng: Random, file: Path, frame: Frame) -> None:
         fields = list(header.fields)
         if rng.random() < 0.4:
             place = rng.randrange(len(fields))
-            values = (0, 1, 0xFF, fields[place] + 1, rng.getrandbits(31), rng.getrandbits(64))
-            fields[place] = rng.choice(values)
+            was = fields[place]
+            if isinstance(was, bytes):
+                fields[place] = changed(rng, was, "bits")
+            else:
+                fields[place] = rng.choice((0, 1, 0xFF, was + 1, rng.getrandbits(31), rng.getrandbits(64)))
         else:
             raw = changed(rng, raw, rng.choice(("bits", "bits", "run", "cut", "extend")))
         head, stored = frame.encode(tuple(fields), raw, compress_fast)
