@@ -6,9 +6,10 @@ import argparse
 import sys
 from typing import Any
 
+from revirt.cli.points import point_of
 from revirt.cli.signals import UnwindingStop
 from revirt.errors import UsageError
-from revirt.position import GuestTime, InstructionCount, Point
+from revirt.position import GuestTime, Point
 from revirt.recording import CutReport, Recording, resolve
 from revirt.recording import cut as cut_out
 from revirt.recording.progress import no_progress
@@ -19,7 +20,7 @@ from revirt.replay import branches_at, checkpoint_before
 def run(arguments: argparse.Namespace) -> int:
     """Make a recording of what is between two points of one, and say where it really begins and ends."""
     recording = Recording.open(resolve(arguments.recording))
-    first, last = (_known_to_recording(recording, each) for each in (arguments.first, arguments.last))
+    first, last = (point_of(recording, each) for each in (arguments.first, arguments.last))
     with UnwindingStop() as stop, byte_progress(recording.path.name) as line:
         start = checkpoint_before(recording, first)
         end = branches_at(recording, last)
@@ -36,16 +37,6 @@ def run(arguments: argparse.Namespace) -> int:
         return stop.exit_status
     _report(report, arguments.form)
     return 0
-
-
-def _known_to_recording(recording: Recording, point: Point | InstructionCount) -> Point:
-    """Return *point*, as a position if only the index knows where it is."""
-    if not isinstance(point, InstructionCount):
-        return point
-    # Imported here: all other points are found without a machine.
-    from revirt.timeline import Timeline
-
-    return Timeline(recording).seek_icount(point.number)
 
 
 def _check_order(recording: Recording, first: Point, last: Point, end: int) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from revirt.cli.points import point_of
 from revirt.cli.rows import event_rows
 from revirt.cli.signals import UnwindingStop
 from revirt.diff import Comparison, Parting, Seen, diff
@@ -28,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare two recordings; return 0 only if they are the same as far as both go."""
     a, b = (Recording.open(resolve(text)) for text in (arguments.recording, arguments.other))
     with UnwindingStop() as stop:
-        found = diff(a, b, arguments.at)
+        at = point_of(a, arguments.at) if arguments.at is not None else None
+        found = diff(a, b, at)
     if stop.exit_status is not None:
         return stop.exit_status
     if arguments.form is Format.TABLE:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from functools import partial
 
+from revirt.cli.points import point_of
 from revirt.cli.running import console_of, options_of, run_live
 from revirt.cli.signals import UnwindingStop
 from revirt.errors import UsageError
@@ -26,7 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
     is_changed = bool(changes.patches or changes.events)
     gives_inputs = is_changed if arguments.inputs is None else arguments.inputs
     with UnwindingStop() as unwound:
-        fork = Fork.of(recording, arguments.at, changes=changes, gives_inputs=gives_inputs, clock=clock)
+        at = point_of(recording, arguments.at) if arguments.at is not None else None
+        fork = Fork.of(recording, at, changes=changes, gives_inputs=gives_inputs, clock=clock)
     if unwound.exit_status is not None:
         return unwound.exit_status
     if arguments.form is Format.TABLE:

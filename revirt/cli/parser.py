@@ -27,6 +27,9 @@ examples:
 Recordings are kept in $REVIRT_DIR (default ~/.local/share/revirt); 'latest' names the newest.
 """
 
+_POINTS = "BRANCHES, a time of the guest as 12.5s, 50%%, checkpoint:N, event:N, icount:N, start or end"
+"""Points of a recording, as `revirt.position.parse_point` knows them, in words for an option's help."""
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose complaints are UsageErrors, as everyone else's."""
@@ -111,8 +114,7 @@ def _add_record(commands: Commands[Parser]) -> None:
 def _add_fork(commands: Commands[Parser]) -> None:
     fork = _command(commands, "fork", "fork", "Go on live from a position of a recording, and record that")
     _add_recording(fork)
-    known = "BRANCHES, 12.5s, 50%%, checkpoint:N, event:N, start or end"
-    fork.add_argument("--at", type=_point, metavar="POINT", help=f"go on from there: {known}")
+    fork.add_argument("--at", type=_point, metavar="POINT", help=f"go on from there: {_POINTS}")
     fork.add_argument(
         "--inputs",
         action=argparse.BooleanOptionalAction,
@@ -408,8 +410,7 @@ def _add_pack(commands: Commands[Parser]) -> None:
 def _add_cut(commands: Commands[Parser]) -> None:
     cut = _command(commands, "cut", "cut", "Make a smaller recording of a stretch of one")
     _add_recording(cut)
-    known = "BRANCHES, a time of the guest as 12.5s, 50%%, checkpoint:N, event:N, icount:N, start or end"
-    cut.add_argument("first", metavar="FROM", type=_point, help=known)
+    cut.add_argument("first", metavar="FROM", type=_point, help=_POINTS)
     cut.add_argument("last", metavar="TO", type=_point, help="likewise")
     cut.add_argument(
         "-o", dest="output", type=Path, metavar="NEW", required=True, help="make it this new directory"

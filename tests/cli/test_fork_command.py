@@ -9,6 +9,7 @@ from library import RecordingOf
 
 from revirt.cli import main
 from revirt.recording import Recording, latest
+from revirt.timeline import Timeline
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +60,20 @@ def test_json_tells_what_it_is_a_fork_of(attack: Path, here: Path, capfd: pytest
     assert facts["from_guest_seconds"] == made.checkpoints[0].guest_ns / 1e9
     assert (facts["path"], facts["branches"]) == ("same", parent.end_branches)
     assert facts["checkpoints"] == 1
+
+
+def test_an_instruction_count_is_a_point_to_go_on_from(
+    attack: Path, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    main(["index", "attack"])
+    position = Timeline(Recording.open(attack)).seek_icount(2_000)
+    capfd.readouterr()
+
+    assert main(["fork", "--at", "icount:2000", "--inputs", "-o", "same", "--json"]) == 0
+
+    assert json.loads(capfd.readouterr().out)["from_branches"] == position.branches
+    (fork,) = Recording.open(here / "same").manifest.guest["forks"]
+    assert fork["at"] == str(position)
 
 
 def test_info_tells_what_it_is_a_fork_of(attack: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,6 +133,7 @@ def test_a_range_of_events_can_be_dropped(attack: Path, capfdbinary: pytest.Capt
         ("--at 1h", 2, "attack ends before 3600s"),
         ("--at 1000000", 2, "attack ends before 1000000:0"),
         ("--at end", 2, "the guest ends at"),
+        ("--at icount:5", 2, "instructions of attack are not counted"),
         ("--at 10 --until 5", 2, "5:0 is not behind 10:0"),
         ("--at 10 --no-record -o x", 2, "-o has no meaning"),
         ("--at 10 --drop 1", 2, "event 1 is checkpoint: only what was received"),

@@ -20,6 +20,7 @@ from revirt.monitor.console import NullConsole
 from revirt.monitor.session import RecordOptions, record
 from revirt.position import Edge, Position, Share
 from revirt.recording import Recording, cut
+from revirt.timeline import Timeline
 
 GREET = 0x1000FC
 """Address in vuln of the function that copies a name too long."""
@@ -225,6 +226,16 @@ def test_the_command_shows_both_events_and_what_differs(
     assert said.startswith(f"the same from {found.begin} branches on, they part at {found.at}\n")
     assert f"{line}  received" in said
     assert "device uart, fifo" in said
+
+
+def test_an_instruction_count_is_a_point_to_compare_at(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["index", "attack"])
+    position = Timeline(Recording.open(two / "attack")).seek_icount(5_000)
+    capsys.readouterr()
+
+    assert main(["diff", "attack", "without", "--at", "icount:5000", "--json"]) == 3
+
+    assert json.loads(capsys.readouterr().out)["at_branches"] == position.branches
 
 
 def test_json_has_all_of_it(two: Path, line: int, capsys: pytest.CaptureFixture[str]) -> None:
