@@ -482,8 +482,11 @@ def _patch(text: str) -> tuple[int, bytes, bool]:
 
 def _event_range(text: str) -> tuple[int, int]:
     """Return the first and the last of the events that *text* names."""
-    first, dash, last = text.partition("-")
-    return _natural(first), _natural(last if dash else first)
+    first_text, dash, last_text = text.partition("-")
+    first, last = _natural(first_text), _natural(last_text if dash else first_text)
+    if last < first:
+        raise argparse.ArgumentTypeError(f"{text!r} ends before it begins; write FIRST-LAST")
+    return first, last
 
 
 def _replacement(text: str) -> tuple[int, str]:

@@ -138,6 +138,7 @@ def test_a_range_of_events_can_be_dropped(attack: Path, capfdbinary: pytest.Capt
         ("--at 10 --no-record -o x", 2, "-o has no meaning"),
         ("--at 10 --drop 1", 2, "event 1 is checkpoint: only what was received"),
         ("--at 10 --drop x", 2, "'x' is not a number"),
+        ("--at 10 --drop 14-4", 2, "'14-4' ends before it begins"),
         ("--at 10 --drop 4 --no-inputs", 2, "if the parent's inputs are not given"),
         ("--at 10 --replace 4", 2, "'4' says nothing to come instead"),
         ("--at 10 --replace 4=", 2, "cannot be replaced by nothing"),
