@@ -11,6 +11,7 @@ from revirt.core import PAGE_SIZE
 from revirt.errors import UsageError
 from revirt.log.events import Kind
 from revirt.machine.machine import Machine
+from revirt.machine.modes import is_linear
 from revirt.position import Position
 from revirt.recording import Recording
 
@@ -31,8 +32,8 @@ class Patch:
         pieces, address, data = [], self.address, self.data
         while data:
             size = PAGE_SIZE - address % PAGE_SIZE
-            physical = address if self.physical or address >> 64 else machine.core.translate(address)
-            if physical is None or physical + len(data[:size]) > len(machine.core.ram):
+            physical = address if self.physical else _translate(machine, address)
+            if physical is None or not 0 <= physical <= len(machine.core.ram) - len(data[:size]):
                 what = "is not mapped" if physical is None else "is not in the guest's memory"
                 raise UsageError(
                     f"{address:#x} {what} at {machine.moment().position}",
@@ -45,6 +46,12 @@ class Patch:
     def to_plain(self) -> dict[str, Any]:
         """Return the patch as it stands in a manifest."""
         return {"address": self.address, "bytes": self.data.hex(), "physical": self.physical}
+
+
+def _translate(machine: Machine, address: int) -> int | None:
+    """Return the physical address of the linear *address*, None if it is not mapped, or none such."""
+    # The core looks at no more bits of it than the CPU has.
+    return machine.core.translate(address) if is_linear(machine.core.registers(), address) else None
 
 
 @dataclass(frozen=True, slots=True)

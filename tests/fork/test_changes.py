@@ -161,7 +161,11 @@ def test_what_has_come_by_then_cannot_be_changed(attack: Recording, line: int) -
     [
         (Patch(0x3FFFFE, b"1234"), r"0x400000 is not in the guest's memory at 100:0"),
         (Patch(1 << 40, b"1", physical=True), r"0x10000000000 is not in the guest's memory"),
-        (Patch(1 << 70, b"1"), r"0x400000000000000000 is not in the guest's memory"),
+        (Patch(-4, b"1", physical=True), r"-0x4 is not in the guest's memory"),
+        (Patch(-4, b"1"), r"-0x4 is not mapped"),
+        (Patch(1 << 70, b"1"), r"0x400000000000000000 is not mapped"),
+        (Patch(0x1_0000_1000, b"1"), r"0x100001000 is not mapped"),
+        (Patch(0xFFFF_FFFF, b"12"), r"0xffffffff is not in the guest's memory"),
     ],
 )
 def test_where_there_is_no_memory_nothing_is_patched(patch: Patch, message: str, attack: Recording) -> None:
@@ -170,10 +174,14 @@ def test_where_there_is_no_memory_nothing_is_patched(patch: Patch, message: str,
 
 
 def test_what_is_not_mapped_is_not_patched(recording_of: RecordingOf) -> None:
-    with pytest.raises(UsageError, match=r"0x7fff00000000 is not mapped at ") as caught:
-        Fork.of(recording_of("paging"), Share(90), changes=Changes((Patch(0x7FFF00000000, b"1"),)))
+    parent = recording_of("paging")
 
-    assert "phys:" in caught.value.hint
+    # The last is no address: its upper bits are not those that the CPU would have there.
+    for address in (0x7FFF00000000, 0x1_0000_0000_0000):
+        with pytest.raises(UsageError, match=rf"{address:#x} is not mapped at ") as caught:
+            Fork.of(parent, Share(90), changes=Changes((Patch(address, b"1"),)))
+
+        assert "phys:" in caught.value.hint
 
 
 def test_behind_its_end_a_guest_does_not_go_on(attack: Recording) -> None:
