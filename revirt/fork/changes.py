@@ -71,8 +71,11 @@ class Changes:
 
     def check(self, recording: Recording) -> None:
         """Raise UsageError for an event that *recording* does not have, or that was not received."""
-        for number in sorted(self.events):
-            received_between(recording, number, number)
+        if not self.events:
+            return
+        received = received_between(recording, min(self.events), max(self.events))
+        for number in sorted(self.events.difference(received)):
+            received_between(recording, number, number)  # which tells what it is instead
         both = sorted(self.drops & self.replacements.keys())
         if both:
             raise UsageError(f"event {both[0]} cannot be dropped and be replaced")

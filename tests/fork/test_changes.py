@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from fork.conftest import ForkOf
@@ -147,6 +148,24 @@ def test_only_what_was_received_can_be_changed(attack: Recording) -> None:
         received_between(attack, 0, 3)
     with pytest.raises(UsageError, match=r"has no event 4000"):
         received_between(attack, 4, 4000)
+
+
+def test_of_several_events_the_one_that_was_not_received_is_named(attack: Recording, line: int) -> None:
+    with pytest.raises(UsageError, match=rf"event {line + 1} is \w+: only what was received"):
+        Changes(drops=frozenset({4, line}), replacements={line + 1: b"x"}).check(attack)
+
+
+def test_however_many_events_are_changed_the_log_is_read_once(
+    attack: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops = frozenset(received_between(attack, 0, attack.event_end - 1))
+    reads = Mock(wraps=attack.events)
+    monkeypatch.setattr(attack, "events", reads)
+
+    Changes(drops=drops).check(attack)
+
+    assert len(drops) == 5
+    reads.assert_called_once()
 
 
 def test_what_has_come_by_then_cannot_be_changed(attack: Recording, line: int) -> None:
