@@ -14,6 +14,7 @@ from revirt.machine.machine import Machine
 from revirt.machine.modes import is_linear
 from revirt.position import Position
 from revirt.recording import Recording
+from revirt.replay.session import find_checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +82,14 @@ class Changes:
             raise UsageError(f"event {both[0]} cannot be dropped and be replaced")
 
     def position_before(self, recording: Recording) -> Position:
-        """Return the last position, a taken branch, before the first of the events; raises UsageError.
+        """Return the last taken branch before the first of the events, or that at which *recording* begins.
 
-        There has to be one, in *recording*.
+        Raises RecordingError if nothing of it can be replayed.
         """
         first = next(recording.events(after=min(self.events)))
         # What came to a halted CPU came behind the branch.
         branches = first.branches - (0 if first.halted else 1)
-        if branches < recording.checkpoints[0].branches:
-            raise UsageError(
-                f"event {min(self.events)} came as {recording.path.name} began: nothing is before it"
-            )
-        return Position(branches)
+        return Position(max(branches, find_checkpoint(recording, None).branches))
 
 
 def received_between(recording: Recording, first: int, last: int) -> list[int]:

@@ -1,8 +1,8 @@
 """Going on from a position of a recording.
 
 Rules:
-- A fork begins at a taken branch with all that has arrived there, or where the CPU is halted as the recording begins or
-  ends.
+- A fork begins at a taken branch with all that has arrived there, or where the CPU is halted as the recording ends; or
+  as the recording begins, before anything arrives.
 - The recording that is made is whole by itself: nothing is needed of its parent, which it only names.  It has the
   parent's pages under their ids, where the host can share files, and its checkpoints are numbered behind the parent's.
 - One that is circular, or sealed, shares nothing: what is let go of has to be its own, and so has what is vouched for.
@@ -34,6 +34,7 @@ from revirt.recording.manifest import NAME, Kept
 from revirt.recording.versions import current_versions
 from revirt.render import Progress
 from revirt.replay import ReplaySession, branches_at, checkpoint_before
+from revirt.replay.session import find_checkpoint
 
 _BATCH = 1024
 """Pages that are copied at once."""
@@ -112,7 +113,7 @@ class Fork:
         gives_inputs: bool = False,
         clock: ClockMode | None = None,
     ) -> Self:
-        """Return the fork of *recording* at the last taken branch at or before *at*.
+        """Return the fork of *recording* at the last taken branch at or before *at*, as this module has it.
 
         *changes* may name events that are to be dropped or replaced; without *at* it then is right before the first of
         them.  *gives_inputs* says that what the parent got behind there is to be given to the fork, and has to be true
@@ -246,7 +247,9 @@ def _stand_at(recording: Recording, at: Point, collector: Collector) -> ReplaySe
     start = checkpoint_before(recording, at)
     session = ReplaySession(recording, checkpoint=start.number, on_event=collector)
     session.machine.changed_pages()
-    session.run(None if at is Edge.END else branches)
+    until = None if at is Edge.END else branches
+    if until != find_checkpoint(recording, None).branches:
+        session.run(until)
     ended = why_ended(session.machine)
     if ended is not None:
         raise UsageError(

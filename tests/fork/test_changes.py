@@ -8,7 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 from fork.conftest import ForkOf
-from library import RecordingOf
+from library import RecordingOf, RecordWith, built
 
 from revirt.errors import UsageError
 from revirt.fork import Changes, Fork, Patch, received_between
@@ -82,6 +82,31 @@ def test_with_the_hole_closed_the_attack_fails(
     assert said(made).endswith(b"vuln> ")
     assert (made.manifest.end or {})["reason"] == "its parent ended here"
     assert replay(made).exact
+
+
+@pytest.mark.parametrize("clock", ["host", "virtual"])
+def test_what_comes_as_a_recording_begins_can_be_dropped(
+    clock: ClockMode, record_with: RecordWith, fork_of: ForkOf, said: Callable[[Recording], bytes]
+) -> None:
+    with NullConsole() as console:
+        waiting = record_with(built("echo"), console, clock)
+    script = Script.parse(
+        'send "one\\n"\nexpect "1: ONE\\r\\n"\nsend "two\\n"\nexpect "2: TWO\\r\\n"\nquit\n'
+    )
+    with ScriptedConsole(script) as console:
+        parent = fork_of(waiting, Edge.END, console=console)
+    first = received_between(parent, 0, parent.event_end - 1)[0]
+
+    made = fork_of(parent, None, Changes(drops=frozenset({first})))
+    same = fork_of(parent, Edge.START)
+
+    begin, came = parent.checkpoints[0], next(parent.events(after=first))
+    assert (begin.branches, begin.halted) == (came.branches, came.halted) == (came.branches, True)
+    assert said(made) == b"two\r\n1: TWO\r\n"
+    assert said(same) == said(parent)
+    assert same.end_branches == parent.end_branches
+    assert replay(made).exact
+    assert replay(same).exact
 
 
 def test_a_patch_is_there_from_the_start_and_nothing_else_is_changed(
