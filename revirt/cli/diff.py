@@ -94,9 +94,13 @@ def _print(a: Recording, b: Recording, found: Comparison) -> None:
     if rows:
         emit(rows, _EVENTS, Format.TABLE, sys.stdout)
         print()
+    differences = _rows([*found.registers, *found.devices, *found.memory])
+    if not differences:
+        print(f"at {grouped(found.at)} branches the machines are the same")
+        return
     print(f"at {grouped(found.at)} branches {_counted(found.pages, 'page')} of memory and these differ:\n")
     columns = (Column("name", ""), Column("a", names[0]), Column("b", names[1]))
-    emit(_rows([*found.registers, *found.devices, *found.memory]), columns, Format.TABLE, sys.stdout)
+    emit(differences, columns, Format.TABLE, sys.stdout)
 
 
 def _sides(names: tuple[str, str], what: str, parting: Parting | None) -> Iterator[dict[str, Any]]:

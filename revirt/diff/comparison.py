@@ -59,15 +59,15 @@ def diff(a: Recording, b: Recording, at: Point | None = None) -> Comparison:
     Raises UsageError if there is no position that both have, *at* is none of these, or they are not of machines with as
     much memory; RecordingError, CorruptError, HostError and DivergenceError as a replay.
     """
-    begin = max(_begin(a), _begin(b))
+    begin, is_start = _begin(a, b)
     end = min(a.end_branches, b.end_branches)
     if begin > end:
         first, second = (a, b) if a.end_branches <= b.end_branches else (b, a)
         raise UsageError(
             f"{a.path.name} and {b.path.name} have no position in common",
-            hint=f"{first.path.name} ends at {first.end_branches}:0, {second.path.name} begins at {_begin(second)}:0",
+            hint=f"{first.path.name} ends at {first.end_branches}:0, {second.path.name} begins at {begin}:0",
         )
-    sessions = _stand_at(a, begin), _stand_at(b, begin)
+    sessions = [_stand_at(each, begin, runs=not is_start) for each in (a, b)]
     _check_memory(*sessions)
     begins_alike = sessions[0].machine.digest() == sessions[1].machine.digest()
     streams = [_stream(session) for session in sessions]
@@ -92,16 +92,19 @@ def diff(a: Recording, b: Recording, at: Point | None = None) -> Comparison:
     )
 
 
-def _begin(recording: Recording) -> int:
-    """Return the first branch with all that has arrived there."""
-    oldest = find_checkpoint(recording, None)
-    return oldest.branches + oldest.halted
+def _begin(a: Recording, b: Recording) -> tuple[int, bool]:
+    """Return the first branch that both have, and whether both begin there: nothing has arrived then."""
+    places = [(info.branches, info.halted) for info in (find_checkpoint(each, None) for each in (a, b))]
+    if places[0] == places[1]:
+        return places[0][0], True
+    return max(branches + halted for branches, halted in places), False
 
 
-def _stand_at(recording: Recording, branches: int) -> ReplaySession:
+def _stand_at(recording: Recording, branches: int, *, runs: bool) -> ReplaySession:
     start = checkpoint_before(recording, Position(branches))
     session = ReplaySession(recording, checkpoint=start.number)
-    session.run(branches)
+    if runs:
+        session.run(branches)
     return session
 
 
@@ -146,6 +149,6 @@ def _where(
             raise UsageError(f"{at} is at {branches}:0, and both have {begin}:0 to {end}:0 only")
         return branches
     if parting is not None:
-        return max(begin, min(parting.branches, end))
+        return max(begin, min(parting.shows_at, end))
     # What the longer one has at the branch where the other ends may have come behind that.
     return end if is_common_end else max(begin, end - 1)

@@ -36,7 +36,17 @@ class Parting:
     @property
     def branches(self) -> int:
         """The branch count of the earlier one."""
-        return min(seen.event.branches for seen in (self.a, self.b) if seen is not None)
+        return self._place[0]
+
+    @property
+    def shows_at(self) -> int:
+        """The first branch count at which a machine has the earlier one: what comes to a halted CPU comes behind it."""
+        branches, halted = self._place
+        return branches + halted
+
+    @property
+    def _place(self) -> tuple[int, bool]:
+        return min((seen.event.branches, seen.event.halted) for seen in (self.a, self.b) if seen is not None)
 
 
 class Stream:

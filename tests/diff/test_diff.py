@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 from busy import busy_in
-from library import RecordingOf
+from library import RecordingOf, RecordWith, built
 
 from revirt.cli import main
 from revirt.diff import Comparison, Seen, diff
 from revirt.errors import UsageError
 from revirt.fork import Changes, Fork, Patch, received_between
 from revirt.log.events import Kind
+from revirt.machine.config import ClockMode
 from revirt.monitor.console import NullConsole
+from revirt.monitor.script import Script, ScriptedConsole
 from revirt.monitor.session import RecordOptions, record
 from revirt.position import Edge, Position, Share
 from revirt.recording import Recording, cut
@@ -126,6 +128,36 @@ def test_two_recordings_by_the_hosts_clock_part_at_a_reading_of_it(
     assert found.parting is not None
     kinds = {each.event.kind for each in (found.parting.a, found.parting.b) if each is not None}
     assert kinds <= {Kind.CLOCK, Kind.RATE, Kind.INTERRUPT}
+
+
+@pytest.mark.parametrize("clock", ["host", "virtual"])
+def test_what_came_to_a_halted_cpu_shows_at_the_branch_behind(
+    clock: ClockMode, recording_of: RecordingOf, record_with: RecordWith, tmp_path: Path
+) -> None:
+    with NullConsole() as console:
+        waiting = record_with(built("echo"), console, clock)
+    fork = Fork.of(waiting, Edge.END)
+    with ScriptedConsole(
+        Script.parse('send "one\\n"\nexpect "1: ONE\\r\\n"\nsend "two\\n"\nquit\n')
+    ) as console:
+        fork.record(console, RecordOptions(), tmp_path / "parent")
+    parent = Recording.open(tmp_path / "parent")
+    (first, *_) = received_between(parent, 0, parent.event_end - 1)
+    made = forked(parent, tmp_path / "made", drops=frozenset({first}))
+
+    found = diff(parent, made)
+
+    begin = parent.checkpoints[0]
+    assert begin.halted
+    assert found.begins_alike
+    assert found.parting is not None
+    assert seen(found.parting.a) == (first, Kind.RECEIVED)
+    assert (found.begin, found.parting.branches, found.at) == (
+        begin.branches,
+        begin.branches,
+        begin.branches + 1,
+    )
+    assert "device uart, fifo" in [each.name for each in found.devices]
 
 
 def test_how_a_recorder_cuts_output_makes_no_difference(recording_of: RecordingOf) -> None:
@@ -252,6 +284,14 @@ def test_json_has_all_of_it(two: Path, line: int, capsys: pytest.CaptureFixture[
     )
     assert (facts["parting"]["a"]["ordinal"], facts["parting"]["a"]["kind"]) == (line, "received")
     assert [row["name"] for row in facts["devices"]] == [each.name for each in found.devices]
+
+
+def test_machines_that_are_the_same_are_said_to_be(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin = Recording.open(two / "without").checkpoints[0].branches
+
+    assert main(["diff", "attack", "without", "--at", str(begin)]) == 3
+
+    assert capsys.readouterr().out.endswith(f"\nat {begin} branches the machines are the same\n")
 
 
 def test_one_and_the_same_is_the_same(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
