@@ -16,6 +16,7 @@ from revirt.errors import UsageError
 from revirt.machine.machine import Machine
 from revirt.position import Point, Position
 from revirt.recording import Recording
+from revirt.recording.machine import machine_of
 from revirt.replay import ReplaySession, branches_at, checkpoint_before
 from revirt.replay.divergence import Difference, compare_devices, compare_memory, compare_registers
 from revirt.replay.session import find_checkpoint
@@ -59,6 +60,7 @@ def diff(a: Recording, b: Recording, at: Point | None = None) -> Comparison:
     Raises UsageError if there is no position that both have, *at* is none of these, or they are not of machines with as
     much memory; RecordingError, CorruptError, HostError and DivergenceError as a replay.
     """
+    _check_memory(a, b)
     begin, is_start = _begin(a, b)
     end = min(a.end_branches, b.end_branches)
     if begin > end:
@@ -67,16 +69,14 @@ def diff(a: Recording, b: Recording, at: Point | None = None) -> Comparison:
             f"{a.path.name} and {b.path.name} have no position in common",
             hint=f"{first.path.name} ends at {first.end_branches}:0, {second.path.name} begins at {begin}:0",
         )
+    asked = _asked(a, at, begin, end) if at is not None else None
     sessions = [_stand_at(each, begin, runs=not is_start) for each in (a, b)]
-    _check_memory(*sessions)
     begins_alike = sessions[0].machine.digest() == sessions[1].machine.digest()
     streams = [_stream(session) for session in sessions]
     event, output = first_event(*streams), first_output(*streams)
     parting = _earlier(event, output) if event is not None or _is_both(output) else None
-    where = _where(a, at, begin, end, parting, is_common_end=a.end_branches == b.end_branches)
-    for session in sessions:
-        session.run(where)
-    one, other = (session.machine for session in sessions)
+    where = asked if asked is not None else _where(a, b, begin, parting)
+    one, other = (_go_on(session, where).machine for session in sessions)
     hashes = [_page_hashes(machine) for machine in (one, other)]
     return Comparison(
         begin=begin,
@@ -108,12 +108,21 @@ def _stand_at(recording: Recording, branches: int, *, runs: bool) -> ReplaySessi
     return session
 
 
-def _check_memory(a: ReplaySession, b: ReplaySession) -> None:
-    sizes = [session.machine.config.memory for session in (a, b)]
+def _go_on(session: ReplaySession, branches: int) -> ReplaySession:
+    """Return *session*, or one that begins further on, at *branches*."""
+    start = checkpoint_before(session.recording, Position(branches))
+    if start.branches > session.machine.core.branches:
+        session = ReplaySession(session.recording, checkpoint=start.number)
+    session.run(branches)
+    return session
+
+
+def _check_memory(a: Recording, b: Recording) -> None:
+    sizes = [machine_of(each.path, each.manifest).memory for each in (a, b)]
     if sizes[0] != sizes[1]:
-        names = [session.recording.path.name for session in (a, b)]
+        kib = [size >> 10 for size in sizes]
         raise UsageError(
-            f"{names[0]} has {sizes[0] >> 10} KiB of memory, {names[1]} {sizes[1] >> 10}: these are different machines"
+            f"{a.path.name} has {kib[0]} KiB of memory, {b.path.name} {kib[1]}: these are different machines"
         )
 
 
@@ -139,16 +148,18 @@ def _earlier(event: Parting | None, output: Parting | None) -> Parting | None:
     return event if event.branches <= output.branches else output
 
 
-def _where(
-    a: Recording, at: Point | None, begin: int, end: int, parting: Parting | None, *, is_common_end: bool
-) -> int:
-    """Return the branch count at which the machines are to be compared."""
-    if at is not None:
-        branches = branches_at(a, at)
-        if not begin <= branches <= end:
-            raise UsageError(f"{at} is at {branches}:0, and both have {begin}:0 to {end}:0 only")
-        return branches
+def _asked(a: Recording, at: Point, begin: int, end: int) -> int:
+    """Return the branch count at *at*, a point of *a*; raises UsageError if not both have that."""
+    branches = branches_at(a, at)
+    if not begin <= branches <= end:
+        raise UsageError(f"{at} is at {branches}:0, and both have {begin}:0 to {end}:0 only")
+    return branches
+
+
+def _where(a: Recording, b: Recording, begin: int, parting: Parting | None) -> int:
+    """Return the branch count at which the machines are to be compared, if nobody says."""
+    end = min(a.end_branches, b.end_branches)
     if parting is not None:
         return max(begin, min(parting.shows_at, end))
     # What the longer one has at the branch where the other ends may have come behind that.
-    return end if is_common_end else max(begin, end - 1)
+    return end if a.end_branches == b.end_branches else max(begin, end - 1)

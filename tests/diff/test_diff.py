@@ -6,13 +6,14 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from busy import busy_in
 from library import RecordingOf, RecordWith, built
 
 from revirt.cli import main
-from revirt.diff import Comparison, Seen, diff
+from revirt.diff import Comparison, Seen, comparison, diff
 from revirt.errors import UsageError
 from revirt.fork import Changes, Fork, Patch, received_between
 from revirt.log.events import Kind
@@ -205,6 +206,19 @@ def test_the_machines_can_be_compared_elsewhere(attack: Recording, line: int, tm
     assert "register rip" in [each.name for each in found.registers]
 
 
+def test_machines_are_brought_to_where_they_are_compared_from_the_checkpoint_before(
+    recording_of: RecordingOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = recording_of("echo", "virtual", checkpoint_every=500)
+    sessions = Mock(wraps=comparison.ReplaySession)
+    monkeypatch.setattr(comparison, "ReplaySession", sessions)
+
+    found = diff(parent, parent, Position(1_700))
+
+    assert (found.at, found.is_same) == (1_700, True)
+    assert [call.kwargs["checkpoint"] for call in sessions.call_args_list] == [0, 0, 3, 3]
+
+
 # -- what cannot be compared ----------------------------------------------------------------------------------------
 
 
@@ -220,18 +234,24 @@ def test_what_has_no_position_in_common_is_refused(recording_of: RecordingOf, tm
         assert caught.value.hint.startswith("early ends at 700:0, late begins at ")
 
 
-def test_a_point_that_both_do_not_have_is_refused(attack: Recording, tmp_path: Path) -> None:
+def test_a_point_that_both_do_not_have_is_refused(
+    attack: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = forked(attack, tmp_path / "made", Position(500))
+    monkeypatch.setattr(comparison, "ReplaySession", Mock(side_effect=AssertionError("nothing is replayed")))
 
     with pytest.raises(UsageError, match=r"100:0 is at 100:0, and both have 500:0 to 2408:0 only"):
         diff(attack, made, Position(100))
 
 
-def test_machines_of_other_sizes_are_refused(recording_of: RecordingOf, tmp_path: Path) -> None:
+def test_machines_of_other_sizes_are_refused(
+    recording_of: RecordingOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with NullConsole() as console:
         record(
             busy_in(tmp_path), console, RecordOptions(clock="virtual", until=Position(500)), tmp_path / "busy"
         )
+    monkeypatch.setattr(comparison, "ReplaySession", Mock(side_effect=AssertionError("nothing is replayed")))
 
     with pytest.raises(UsageError, match=r"busy has 1024 KiB of memory, vuln-virtual-.* different machines"):
         diff(Recording.open(tmp_path / "busy"), recording_of("vuln"))
