@@ -203,7 +203,9 @@ class ProgressLine:
         elapsed = self._now() - self._last_s
         if elapsed < _REFRESH_S:
             return
-        rate = (branches - self._last_branches) / elapsed / 1e6 if self._last_branches is not None else 0.0
+        before = self._last_branches
+        # One run may be behind another: it starts over.
+        rate = (branches - before) / elapsed / 1e6 if before is not None and branches >= before else 0.0
         self._last_s += elapsed
         self._last_branches = branches
         facts = f"{duration(guest_ns)} of guest time, {grouped(branches)} branches, {rate:.1f} M/s"

@@ -29,6 +29,21 @@ send "poweroff -f\n"
 """What the tests do in Debian unless they do something else."""
 
 
+class Watcher:
+    """Implements `revirt.render.Progress`: keeps what it was told, branch counts and of how many."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int | None]] = []
+
+    def update(self, branches: int, guest_ns: int, total: int | None) -> None:
+        self.told.append((branches, total))
+
+    @property
+    def totals(self) -> list[int | None]:
+        """The totals, each once, in order."""
+        return list(dict.fromkeys(total for _, total in self.told))
+
+
 class RecordWith(Protocol):
     """Records a guest with a console, anew each time."""
 

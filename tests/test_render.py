@@ -245,6 +245,22 @@ def test_progress_shows_guest_time_branches_and_speed(monkeypatch: pytest.Monkey
     assert "1.500 s of guest time, 35,000,000 branches, 25.0 M/s" in stream.getvalue()
 
 
+def test_of_a_run_behind_another_the_rate_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    stream = Terminal()
+    ticks = iter([0.0, 1.0, 2.0, 3.0])
+
+    with progress("debian", stream=stream) as shown:
+        assert isinstance(shown, ProgressLine)
+        line = ProgressLine(shown._display, shown._task, now=lambda: next(ticks))
+        for branches in (50_000_000, 10_000_000, 30_000_000):
+            line.update(branches, 0, None)
+
+    assert "10,000,000 branches, 0.0 M/s" in stream.getvalue()
+    assert "30,000,000 branches, 20.0 M/s" in stream.getvalue()
+
+
 def test_byte_progress_shows_what_is_done_how_much_and_how_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")

@@ -13,7 +13,7 @@ from revirt.cli.signals import UnwindingStop
 from revirt.diff import Comparison, Parting, Seen, diff
 from revirt.errors import DivergenceError
 from revirt.recording import Recording, resolve
-from revirt.render import Column, Format, emit, emit_record, fields, grouped, styled
+from revirt.render import Column, Format, emit, emit_record, fields, grouped, progress, styled
 
 _EVENTS = (
     Column("what", ""),
@@ -28,9 +28,9 @@ _EVENTS = (
 def run(arguments: argparse.Namespace) -> int:
     """Compare two recordings; return 0 only if they are the same as far as both go."""
     a, b = (Recording.open(resolve(text)) for text in (arguments.recording, arguments.other))
-    with UnwindingStop() as stop:
+    with UnwindingStop() as stop, progress(f"{a.path.name}, {b.path.name}") as shown:
         at = point_of(a, arguments.at) if arguments.at is not None else None
-        found = diff(a, b, at)
+        found = diff(a, b, at, progress=shown)
     if stop.exit_status is not None:
         return stop.exit_status
     if arguments.form is Format.TABLE:

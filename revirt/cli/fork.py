@@ -15,7 +15,7 @@ from revirt.machine.config import ClockMode
 from revirt.monitor.console import NullConsole
 from revirt.monitor.script import ESCAPES_HINT, unescape
 from revirt.recording import Recording, resolve
-from revirt.render import Format, duration, grouped, printable
+from revirt.render import Format, duration, grouped, printable, progress
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -26,9 +26,9 @@ def run(arguments: argparse.Namespace) -> int:
     changes = _changes(arguments, recording)
     is_changed = bool(changes.patches or changes.events)
     gives_inputs = is_changed if arguments.inputs is None else arguments.inputs
-    with UnwindingStop() as unwound:
+    with UnwindingStop() as unwound, progress(recording.path.name) as shown:
         at = point_of(recording, arguments.at) if arguments.at is not None else None
-        fork = Fork.of(recording, at, changes=changes, gives_inputs=gives_inputs, clock=clock)
+        fork = Fork.of(recording, at, changes=changes, gives_inputs=gives_inputs, clock=clock, progress=shown)
     if unwound.exit_status is not None:
         return unwound.exit_status
     if arguments.form is Format.TABLE:

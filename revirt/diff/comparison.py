@@ -17,9 +17,10 @@ from revirt.machine.machine import Machine
 from revirt.position import Point, Position
 from revirt.recording import Recording
 from revirt.recording.machine import machine_of
+from revirt.render import Progress
 from revirt.replay import ReplaySession, branches_at, checkpoint_before
 from revirt.replay.divergence import Difference, compare_devices, compare_memory, compare_registers
-from revirt.replay.session import find_checkpoint
+from revirt.replay.session import find_checkpoint, show_progress
 
 MOST_PAGES = 32
 """Pages of memory that differ, of which a comparison lists the first bytes."""
@@ -54,8 +55,12 @@ class Comparison:
         return self.begins_alike and self.parting is None and not any(differences)
 
 
-def diff(a: Recording, b: Recording, at: Point | None = None) -> Comparison:
+def diff(
+    a: Recording, b: Recording, at: Point | None = None, *, progress: Progress | None = None
+) -> Comparison:
     """Compare *a* and *b*: their machines at *at*, a point of *a*, or else where they part, or at the end.
+
+    *progress* hears of each replay: of both to where the comparison begins, then to where machines are compared.
 
     Raises UsageError if there is no position that both have, *at* is none of these, or they are not of machines with as
     much memory; RecordingError, CorruptError, HostError and DivergenceError as a replay.
@@ -70,13 +75,13 @@ def diff(a: Recording, b: Recording, at: Point | None = None) -> Comparison:
             hint=f"{first.path.name} ends at {first.end_branches}:0, {second.path.name} begins at {begin}:0",
         )
     asked = _asked(a, at, begin, end) if at is not None else None
-    sessions = [_stand_at(each, begin, runs=not is_start) for each in (a, b)]
+    sessions = [_stand_at(each, begin, progress, runs=not is_start) for each in (a, b)]
     begins_alike = sessions[0].machine.digest() == sessions[1].machine.digest()
     streams = [_stream(session) for session in sessions]
     event, output = first_event(*streams), first_output(*streams)
     parting = _earlier(event, output) if event is not None or _is_both(output) else None
     where = asked if asked is not None else _where(a, b, begin, parting)
-    one, other = (_go_on(session, where).machine for session in sessions)
+    one, other = (_go_on(session, where, progress).machine for session in sessions)
     hashes = [_page_hashes(machine) for machine in (one, other)]
     return Comparison(
         begin=begin,
@@ -100,19 +105,21 @@ def _begin(a: Recording, b: Recording) -> tuple[int, bool]:
     return max(branches + halted for branches, halted in places), False
 
 
-def _stand_at(recording: Recording, branches: int, *, runs: bool) -> ReplaySession:
+def _stand_at(recording: Recording, branches: int, progress: Progress | None, *, runs: bool) -> ReplaySession:
     start = checkpoint_before(recording, Position(branches))
     session = ReplaySession(recording, checkpoint=start.number)
     if runs:
+        show_progress(session, progress, branches)
         session.run(branches)
     return session
 
 
-def _go_on(session: ReplaySession, branches: int) -> ReplaySession:
+def _go_on(session: ReplaySession, branches: int, progress: Progress | None) -> ReplaySession:
     """Return *session*, or one that begins further on, at *branches*."""
     start = checkpoint_before(session.recording, Position(branches))
     if start.branches > session.machine.core.branches:
         session = ReplaySession(session.recording, checkpoint=start.number)
+    show_progress(session, progress, branches)
     session.run(branches)
     return session
 

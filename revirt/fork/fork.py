@@ -34,7 +34,7 @@ from revirt.recording.manifest import NAME, Kept
 from revirt.recording.versions import current_versions
 from revirt.render import Progress
 from revirt.replay import ReplaySession, branches_at, checkpoint_before
-from revirt.replay.session import find_checkpoint
+from revirt.replay.session import find_checkpoint, show_progress
 
 _BATCH = 1024
 """Pages that are copied at once."""
@@ -112,12 +112,14 @@ class Fork:
         changes: Changes | None = None,
         gives_inputs: bool = False,
         clock: ClockMode | None = None,
+        progress: Progress | None = None,
     ) -> Self:
         """Return the fork of *recording* at the last taken branch at or before *at*, as this module has it.
 
         *changes* may name events that are to be dropped or replaced; without *at* it then is right before the first of
         them.  *gives_inputs* says that what the parent got behind there is to be given to the fork, and has to be true
-        for that.  *clock* is the fork's clock mode, that of the parent unless told otherwise.
+        for that.  *clock* is the fork's clock mode, that of the parent unless told otherwise.  *progress* hears of the
+        replay: up to there, then to the end if inputs are given.
 
         Raises UsageError if there is no such position or change, or the guest has ended there; RecordingError,
         CorruptError, HostError and DivergenceError as a replay.
@@ -131,9 +133,10 @@ class Fork:
                 raise UsageError("a fork wants a position", hint="say --at POINT")
             at = changes.position_before(recording)
         collector = Collector(changes)
-        session = _stand_at(recording, at, collector)
+        session = _stand_at(recording, at, collector, progress)
         facts = _facts(recording, at, session, changes, gives_inputs=gives_inputs)
         moment = _Moment.of(session, changes)
+        show_progress(session, progress, recording.end_branches)
         inputs = collector.collect(session) if gives_inputs else None
         config = session.machine.config
         return cls(recording, replace(config, clock=clock or config.clock), moment, inputs, facts)
@@ -241,12 +244,15 @@ def _read(machine: Machine, numbers: array[int]) -> Iterator[tuple[bytes, bytes]
         yield batch, machine.core.read_pages(batch)
 
 
-def _stand_at(recording: Recording, at: Point, collector: Collector) -> ReplaySession:
+def _stand_at(
+    recording: Recording, at: Point, collector: Collector, progress: Progress | None
+) -> ReplaySession:
     """Return a session of *recording* at *at*, with all changes of memory since its checkpoint noted in the machine."""
     branches = branches_at(recording, at)
     start = checkpoint_before(recording, at)
     session = ReplaySession(recording, checkpoint=start.number, on_event=collector)
     session.machine.changed_pages()
+    show_progress(session, progress, branches)
     until = None if at is Edge.END else branches
     if until != find_checkpoint(recording, None).branches:
         session.run(until)

@@ -81,7 +81,8 @@ class Replayer:
         self.output = output
         """Gets what the guest sends, before it is compared."""
         self._on_event = on_event
-        self._pace = pace
+        self.pace = pace
+        """Called whenever the machine stands still."""
         self._machine: Machine | None = None
         self._asked_to_stop: str | None = None
         self.digests_checked = 0
@@ -186,8 +187,8 @@ class Replayer:
         """Return what the log has for *moment*, up to the next comparison."""
         if self._asked_to_stop is not None:
             return (Halt(self._asked_to_stop),)
-        if self._pace is not None:
-            self._pace()
+        if self.pace is not None:
+            self.pace()
         arrivals: list[Arrival] = []
         while (event := self._next) is not None and self._is_here(event, moment):
             if event.kind not in _ARRIVALS and arrivals:

@@ -20,6 +20,7 @@ from revirt.machine.state import NewerVersionError
 from revirt.position import Position
 from revirt.recording import CheckpointInfo, Recording
 from revirt.recording.machine import machine_of
+from revirt.render import Progress
 from revirt.replay.replayer import Place, Replayer
 
 
@@ -114,6 +115,13 @@ class ReplaySession:
             )
             raise CorruptError(path, problem) from error
         _compare_time(self, self.info)
+
+
+def show_progress(session: ReplaySession, progress: Progress | None, total: int) -> None:
+    """Let *progress*, if given, hear how far *session* has come whenever that runs; *total* branches are all."""
+    if progress is not None:
+        core, clock = session.machine.core, session.machine.clock
+        session.replayer.pace = lambda: progress.update(core.branches, clock.now_ns, total)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from library import RecordingOf
+from library import COMMAND, RecordingOf, environment
 
 from revirt.cli import main
 from revirt.recording import Recording, latest
@@ -48,6 +51,21 @@ def test_what_would_have_been_without_the_attack_is_printed_and_recorded(
     assert main(["replay", "without", "-q"]) == 0
     assert main(["verify", "without"]) == 0
     assert latest() == attack
+
+
+def test_whoever_looks_on_sees_that_the_parent_is_replayed(attack: Path, here: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [*COMMAND, "fork", str(attack), "--at", "50%", "--inputs", "--batch", "-o", "same"]
+
+    terminal = {**environment(), "TERM": "xterm"}
+    done = subprocess.run(command, env=terminal, stdout=subprocess.PIPE, stderr=theirs, timeout=60)
+
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16)
+    os.close(ours)
+    assert done.returncode == 0, shown.decode()
+    before, _, _ = shown.partition(b"revirt: attack goes on from ")
+    assert b"attack" in before
 
 
 def test_json_tells_what_it_is_a_fork_of(attack: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:

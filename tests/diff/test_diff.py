@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from busy import busy_in
-from library import RecordingOf, RecordWith, built
+from library import COMMAND, RecordingOf, RecordWith, Watcher, built, environment
 
 from revirt.cli import main
 from revirt.diff import Comparison, Seen, comparison, diff
@@ -219,6 +222,16 @@ def test_machines_are_brought_to_where_they_are_compared_from_the_checkpoint_bef
     assert [call.kwargs["checkpoint"] for call in sessions.call_args_list] == [0, 0, 3, 3]
 
 
+def test_whoever_waits_for_the_replays_hears_how_far_they_are(attack: Recording, tmp_path: Path) -> None:
+    made = forked(attack, tmp_path / "made", Position(1_500))
+    watcher = Watcher()
+
+    diff(attack, made, Position(2_000), progress=watcher)
+
+    assert watcher.totals == [1_500, 2_000]
+    assert watcher.told[-1] == (2_000, 2_000)
+
+
 # -- what cannot be compared ----------------------------------------------------------------------------------------
 
 
@@ -288,6 +301,20 @@ def test_an_instruction_count_is_a_point_to_compare_at(two: Path, capsys: pytest
     assert main(["diff", "attack", "without", "--at", "icount:5000", "--json"]) == 3
 
     assert json.loads(capsys.readouterr().out)["at_branches"] == position.branches
+
+
+def test_whoever_looks_on_sees_that_recordings_are_replayed(two: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [*COMMAND, "diff", str(two / "attack"), str(two / "without")]
+
+    terminal = {**environment(), "TERM": "xterm"}
+    done = subprocess.run(command, env=terminal, stdout=subprocess.PIPE, stderr=theirs, timeout=60)
+
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16)
+    os.close(ours)
+    assert b"attack, without" in shown
+    assert done.stdout.startswith(b"the same from")
 
 
 def test_json_has_all_of_it(two: Path, line: int, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import damage
 import pytest
 from busy import busy_in
 from fork.conftest import ForkOf
-from library import DEBIAN_SCRIPT, RecordingOf, RecordWith
+from library import DEBIAN_SCRIPT, RecordingOf, RecordWith, Watcher
 from recording.sealed import USER, key_file
 
 from revirt.checkpoint import CheckpointInfo
@@ -216,6 +216,19 @@ def test_with_the_hosts_clock_the_guests_time_goes_on(
     # It waits for so many ticks of its timer, however long the host takes.
     assert abs(took_ns - left_ns) < 50_000_000
     assert replay(made).exact
+
+
+def test_whoever_waits_for_the_replay_hears_how_far_it_is(recording_of: RecordingOf) -> None:
+    parent = recording_of("vuln", "host")
+    watcher, other = Watcher(), Watcher()
+
+    Fork.of(parent, Position(1_500), gives_inputs=True, progress=watcher)
+    Fork.of(parent, Position(1_500), progress=other)
+
+    assert watcher.totals == [1_500, parent.end_branches]
+    assert [branches for branches, _ in watcher.told] == sorted(branches for branches, _ in watcher.told)
+    assert watcher.told[-1][0] == parent.end_branches
+    assert other.totals == [1_500]
 
 
 def test_an_existing_directory_is_not_touched(busy: Recording, nobody: NullConsole, tmp_path: Path) -> None:
