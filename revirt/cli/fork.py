@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from functools import partial
 
 from revirt.cli.points import point_of
 from revirt.cli.running import console_of, options_of, run_live
 from revirt.cli.signals import UnwindingStop
-from revirt.errors import UsageError
+from revirt.errors import RecordingExistsError, UsageError
 from revirt.fork import Changes, Fork, Patch, received_between
 from revirt.machine.config import ClockMode
 from revirt.monitor.console import NullConsole
@@ -26,6 +27,10 @@ def run(arguments: argparse.Namespace) -> int:
     changes = _changes(arguments, recording)
     is_changed = bool(changes.patches or changes.events)
     gives_inputs = is_changed if arguments.inputs is None else arguments.inputs
+    # What cannot be done is said before the replay, which may take long.
+    console = console_of(arguments, None, is_alone=gives_inputs)
+    if arguments.output is not None and os.path.lexists(arguments.output):
+        raise RecordingExistsError(arguments.output)
     with UnwindingStop() as unwound, progress(recording.path.name) as shown:
         at = point_of(recording, arguments.at) if arguments.at is not None else None
         fork = Fork.of(recording, at, changes=changes, gives_inputs=gives_inputs, clock=clock, progress=shown)
@@ -34,7 +39,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.form is Format.TABLE:
         where = f"{grouped(fork.branches)} branches, {duration(fork.guest_ns)} of guest time"
         print(f"revirt: {printable(recording.path.name)} goes on from {where}", file=sys.stderr)
-    console = console_of(arguments, None, is_alone=gives_inputs)
     # Who is there to type goes on when the inputs are over; else there is nothing more to come.
     ends = gives_inputs and type(console) is NullConsole
     facts = {

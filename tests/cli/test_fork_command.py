@@ -6,11 +6,13 @@ import pty
 import shutil
 import subprocess
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from library import COMMAND, RecordingOf, environment
 
 from revirt.cli import main
+from revirt.fork import Fork
 from revirt.recording import Recording, latest
 from revirt.timeline import Timeline
 
@@ -141,6 +143,21 @@ def test_a_range_of_events_can_be_dropped(attack: Path, capfdbinary: pytest.Capt
     out = capfdbinary.readouterr().out
     assert b"Eve" not in out
     assert b"flag\r\nno such command" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [("-o attack", "attack exists already"), ("--script nosuch", "nosuch: cannot read the script")],
+)
+def test_what_is_wrong_with_the_run_is_said_before_the_replay(
+    words: str, said: str, attack: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Fork, "of", Mock(side_effect=AssertionError("it is replayed")))
+    monkeypatch.chdir(attack.parent)
+
+    assert main(["fork", "attack", "--at", "50%", *words.split()]) != 0
+
+    assert said in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
