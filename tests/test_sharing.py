@@ -12,6 +12,7 @@ from revirt.checkpoint import Base, CheckpointInfo, CheckpointReader, Checkpoint
 from revirt.checkpoint.format import CHUNK_PAGES, PAGE_SIZE
 from revirt.checkpoint.pages import PageFile
 from revirt.checkpoint.sharing import share_pages
+from revirt.checkpoint.store import copy_pages
 from revirt.errors import CorruptError
 
 COUNT = 3 * CHUNK_PAGES
@@ -97,6 +98,22 @@ def test_damage_to_what_is_needed_is_an_error(loaded: LoadedCheckpoint, tmp_path
     spoil(first_file(loaded), 1)
 
     with pytest.raises(CorruptError, match="chunk 1 does not match its check"):
+        share_pages(loaded, pages)
+
+
+def test_a_file_that_another_takes_the_place_of_meanwhile_is_looked_at(
+    loaded: LoadedCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, pages = directories(tmp_path / "child")
+    file, link = first_file(loaded), os.link
+
+    def evict_and_link(path: Path, target: Path, **options: bool) -> None:
+        copy_pages(file, range(CHUNK_PAGES + 2, COUNT + 1), path)
+        link(path, target, **options)
+
+    monkeypatch.setattr(os, "link", evict_and_link)
+
+    with pytest.raises(CorruptError, match=f"page id {CHUNK_PAGES + 1} is missing"):
         share_pages(loaded, pages)
 
 

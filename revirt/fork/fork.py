@@ -155,7 +155,8 @@ class Fork:
         """Go on live, as `revirt.monitor.session.record` does; the clock mode in *options* is not looked at.
 
         With *ends* the run ends where the parent did, or if it went another way, at that time of the guest's; that
-        wants the parent's inputs.  Raises as `record`, and UsageError if it is to stop before it begins.
+        wants the parent's inputs.  Raises as `record`, UsageError if it is to stop before it begins, CorruptError and
+        EvictedError for what is needed of the parent.
         """
         if options.until is not None and options.until.branches <= self.branches:
             raise UsageError(f"{options.until} is not behind {self.branches}:0, where the fork begins")
@@ -169,16 +170,17 @@ class Fork:
                 ends_itself=self._inputs.ends_itself,
             )
         shares = options.limits is None and options.sign is None
-        return record_from(
-            _Forked(self._recording, self._config, self._moment, self._facts, shares=shares),
-            console,
-            options,
-            directory,
-            giver=giver,
-            progress=progress,
-            command=command,
-            on_start=on_start,
-        )
+        with self._recording.reading():
+            return record_from(
+                _Forked(self._recording, self._config, self._moment, self._facts, shares=shares),
+                console,
+                options,
+                directory,
+                giver=giver,
+                progress=progress,
+                command=command,
+                on_start=on_start,
+            )
 
 
 class _Forked:
@@ -227,8 +229,7 @@ class _Forked:
 
     def load(self, machine: Machine) -> None:
         """Bring *machine* to the moment."""
-        with self._parent.reading():
-            self._moment.load(machine)
+        self._moment.load(machine)
         self._machine = machine
 
     def take_pages(self) -> Pages:

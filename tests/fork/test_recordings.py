@@ -5,19 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import damage
 import pytest
-from busy import busy_in
+from busy import busy_in, oldest_of, ring_being_recorded
 from fork.conftest import ForkOf
 from library import DEBIAN_SCRIPT, RecordingOf, RecordWith, Watcher
 from recording.sealed import USER, key_file
 
 from revirt.checkpoint import CheckpointInfo
-from revirt.errors import CorruptError, RecordingExistsError
+from revirt.errors import CorruptError, RecordingError, RecordingExistsError
 from revirt.fork import Fork
 from revirt.monitor.console import NullConsole
 from revirt.monitor.script import Script, ScriptedConsole
@@ -169,6 +170,20 @@ def test_what_is_circular_or_cut_or_was_forked_can_be_forked(
             assert made.end_branches == begin + 2_000
             assert not list(made.verify())
             assert replay(made).exact
+
+
+def test_what_the_recorder_of_its_parent_lets_go_of_is_no_damage(tmp_path: Path, nobody: NullConsole) -> None:
+    with ring_being_recorded(tmp_path) as path:
+        fork = Fork.of(Recording.open(path), Edge.START)
+        behind = Recording.open(path).checkpoints[-1].number + 1
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and oldest_of(path) <= behind:
+            time.sleep(0.01)
+
+        with pytest.raises(RecordingError, match=r"now is being recorded, and what .* was evicted"):
+            fork.record(nobody, further(fork.branches + 2_000), tmp_path / "made")
+
+    assert not (tmp_path / "made").exists()
 
 
 def test_it_begins_where_the_checkpoint_is_that_was_asked_for(

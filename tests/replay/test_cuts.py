@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,7 +12,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from busy import busy_in
+from busy import busy_in, oldest_of, ring_being_recorded
 from library import RecordingOf, built
 
 from revirt.cli import main
@@ -265,28 +264,10 @@ def test_an_interrupted_recording_is_cut_up_to_its_last_segment(
 
 
 @pytest.fixture
-def recording_now(busy: Guest, tmp_path: Path) -> Iterator[Path]:
+def recording_now(tmp_path: Path) -> Iterator[Path]:
     """A circular recording that is being made all the while."""
-    path, stops = tmp_path / "now", list[Any]()
-    options = RecordOptions(clock="virtual", checkpoint_every=10_000, limits=RingLimits(size=40_000))
-
-    def run() -> None:
-        with NullConsole() as console:
-            record(busy, console, options, path, on_start=stops.append)
-
-    recorder = threading.Thread(target=run)
-    recorder.start()
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (stops and oldest_of(path)):
-        time.sleep(0.01)
-    yield path
-    stops[0]("enough")
-    recorder.join()
-
-
-def oldest_of(path: Path) -> int:
-    """Return the number of the oldest checkpoint that is kept, 0 if there is no recording yet."""
-    return Manifest.read(path / NAME).start.checkpoint if (path / NAME).exists() else 0
+    with ring_being_recorded(tmp_path) as path:
+        yield path
 
 
 def test_what_is_being_recorded_and_evicted_can_be_cut(recording_now: Path, tmp_path: Path) -> None:
