@@ -2,7 +2,8 @@
 
 Rules:
 - With the virtual clock an input comes when the guest's clock shows the time at which it came.  For a guest that does
-  the same as then that is the very branch; one that does something else gets it at that time all the same.
+  the same as then that is the very branch; one that does something else gets it at that time all the same, or if it is
+  halted then, with the timer that wakes it next: the virtual clock goes from timer to timer.
 - With the host's clock the readings of that clock are inputs, too.  They, and all others, come where they came for as
   long as the guest is seen to be there; meanwhile nobody looks at the host's clock.  From the first sign that it is
   not, and from an input on that is changed, the clock is live, and the rest comes by the guest's time.
