@@ -71,7 +71,10 @@ class Changes:
         return self.drops | self.replacements.keys()
 
     def check(self, recording: Recording) -> None:
-        """Raise UsageError for an event that *recording* does not have, or that was not received."""
+        """Raise UsageError for an event that *recording* does not have, or that was not received.
+
+        Raises RecordingError if there are events to change, and nothing of it can be replayed.
+        """
         if not self.events:
             return
         received = received_between(recording, min(self.events), max(self.events))
@@ -82,10 +85,7 @@ class Changes:
             raise UsageError(f"event {both[0]} cannot be dropped and be replaced")
 
     def position_before(self, recording: Recording) -> Position:
-        """Return the last taken branch before the first of the events, or that at which *recording* begins.
-
-        Raises RecordingError if nothing of it can be replayed.
-        """
+        """Return the last taken branch before the first of the events, or that at which *recording* begins."""
         first = next(recording.events(after=min(self.events)))
         # What came to a halted CPU came behind the branch.
         branches = first.branches - (0 if first.halted else 1)
@@ -95,8 +95,9 @@ class Changes:
 def received_between(recording: Recording, first: int, last: int) -> list[int]:
     """Return the numbers of the events from *first* to *last* in which *recording* received something.
 
-    Raises UsageError if there are none.
+    Raises UsageError if there are none, RecordingError if nothing of *recording* can be replayed.
     """
+    find_checkpoint(recording, None)
     start, end = recording.manifest.start.event, recording.event_end
     if not start <= first <= last < end:
         raise UsageError(

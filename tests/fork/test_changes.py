@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -10,7 +12,7 @@ import pytest
 from fork.conftest import ForkOf
 from library import RecordingOf, RecordWith, built
 
-from revirt.errors import UsageError
+from revirt.errors import RecordingError, UsageError
 from revirt.fork import Changes, Fork, Patch, received_between
 from revirt.log.events import Kind
 from revirt.machine.config import ClockMode
@@ -18,7 +20,8 @@ from revirt.monitor.console import NullConsole
 from revirt.monitor.script import Script, ScriptedConsole
 from revirt.monitor.session import RecordOptions
 from revirt.position import Edge, EventNumber, Position, Share
-from revirt.recording import Recording
+from revirt.recording import Manifest, Recording, RecordingState
+from revirt.recording.manifest import NAME
 from revirt.replay import replay
 from revirt.timeline import Timeline
 
@@ -215,6 +218,20 @@ def test_what_has_come_by_then_cannot_be_changed(attack: Recording, line: int) -
 def test_where_there_is_no_memory_nothing_is_patched(patch: Patch, message: str, attack: Recording) -> None:
     with pytest.raises(UsageError, match=message):
         Fork.of(attack, Position(100), changes=Changes((patch,)))
+
+
+def test_of_what_ended_before_its_first_checkpoint_there_is_nothing_to_change(
+    attack: Recording, tmp_path: Path
+) -> None:
+    shutil.copytree(attack.path, tmp_path / "early")
+    for part in ("log", "checkpoints", "pages"):
+        for file in (tmp_path / "early" / part).iterdir():
+            file.unlink()
+    contents = replace(Manifest.read(tmp_path / "early" / NAME), state=RecordingState.INTERRUPTED, end=None)
+    (tmp_path / "early" / NAME).write_text(contents.to_json())
+
+    with pytest.raises(RecordingError, match="early ended before its first checkpoint"):
+        received_between(Recording.open(tmp_path / "early"), 3, 3)
 
 
 def test_what_is_not_mapped_is_not_patched(recording_of: RecordingOf) -> None:
