@@ -13,7 +13,7 @@ from itertools import islice
 from revirt.checkpoint.format import from_bytes
 from revirt.diff.events import Parting, Stream, first_event, first_output
 from revirt.errors import UsageError
-from revirt.machine.machine import Machine
+from revirt.machine.machine import Digest, Machine
 from revirt.position import Point, Position
 from revirt.recording import Recording
 from revirt.recording.machine import machine_of
@@ -76,7 +76,7 @@ def diff(
         )
     asked = _asked(a, at, begin, end) if at is not None else None
     sessions = [_stand_at(each, begin, progress, runs=not is_start) for each in (a, b)]
-    begins_alike = sessions[0].machine.digest() == sessions[1].machine.digest()
+    begins_alike = _life(sessions[0].machine) == _life(sessions[1].machine)
     streams = [_stream(session) for session in sessions]
     event, output = first_event(*streams), first_output(*streams)
     parting = _earlier(event, output) if event is not None or _is_both(output) else None
@@ -112,6 +112,11 @@ def _stand_at(recording: Recording, branches: int, progress: Progress | None, *,
         show_progress(session, progress, branches)
         session.run(branches)
     return session
+
+
+def _life(machine: Machine) -> tuple[Digest, int]:
+    """Return what decides how *machine* goes on: its digest, and its clock's rate, which is not in that."""
+    return machine.digest(), machine.clock.ns_per_branch
 
 
 def _go_on(session: ReplaySession, branches: int, progress: Progress | None) -> ReplaySession:

@@ -132,7 +132,7 @@ def compare_memory(recorded: Machine, replayed: Machine) -> Iterator[Difference]
 
 
 def compare_devices(recorded: Machine, replayed: Machine) -> Iterator[Difference]:
-    """Yield the fields of devices that differ, and whether the CPU is halted if that does."""
+    """Yield the fields of devices that differ, and of what the machine itself knows."""
     ours = replayed.board.save()
     for name, state in recorded.board.save().items():
         replayed_state = dict(_fields(to_plain(ours[name])))
@@ -146,6 +146,9 @@ def compare_devices(recorded: Machine, replayed: Machine) -> Iterator[Difference
                 )
     if recorded.halted != replayed.halted:
         yield Difference("halted", str(recorded.halted), str(replayed.halted))
+    rate, our_rate = (machine.clock.ns_per_branch for machine in (recorded, replayed))
+    if rate != our_rate:
+        yield Difference("clock rate", f"{rate} ns per branch", f"{our_rate} ns per branch")
 
 
 def _fields(plain: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -7,10 +7,12 @@ import os
 import pty
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import damage
 import pytest
 from busy import busy_in
 from library import COMMAND, RecordingOf, RecordWith, Watcher, built, environment
@@ -25,7 +27,8 @@ from revirt.monitor.console import NullConsole
 from revirt.monitor.script import Script, ScriptedConsole
 from revirt.monitor.session import RecordOptions, record
 from revirt.position import Edge, Position, Share
-from revirt.recording import Recording, cut
+from revirt.recording import Manifest, Recording, RecordingState, cut
+from revirt.recording.manifest import NAME
 from revirt.timeline import Timeline
 
 GREET = 0x1000FC
@@ -230,6 +233,32 @@ def test_whoever_waits_for_the_replays_hears_how_far_they_are(attack: Recording,
 
     assert watcher.totals == [1_500, 2_000]
     assert watcher.told[-1] == (2_000, 2_000)
+
+
+def test_machines_whose_clocks_go_at_other_rates_are_not_the_same(
+    recording_of: RecordingOf, tmp_path: Path
+) -> None:
+    parent = recording_of("vuln")
+    faster = damage.copy(parent.path, tmp_path / "faster")
+    line = received_between(parent, 0, parent.event_end - 1)[2]
+    came = next(parent.events(after=line))
+    rate = came._replace(kind=Kind.RATE, number=46, data=b"")
+    damage.change_events(faster, lambda events: events.insert(line, rate))
+    contents = replace(Manifest.read(faster / NAME), state=RecordingState.INTERRUPTED, end=None)
+    (faster / NAME).write_text(contents.to_json())
+    made = forked(parent, tmp_path / "made", Position(came.branches))
+
+    found = diff(Recording.open(faster), parent)
+    from_there = diff(Recording.open(faster), made)
+
+    assert found.parting is not None
+    assert seen(found.parting.a) == (line, Kind.RATE)
+    assert found.at == came.branches
+    assert [(each.name, each.recorded, each.replayed) for each in found.devices] == [
+        ("clock rate", "46 ns per branch", "10 ns per branch")
+    ]
+    assert from_there.begin == came.branches
+    assert not from_there.begins_alike
 
 
 # -- what cannot be compared ----------------------------------------------------------------------------------------
