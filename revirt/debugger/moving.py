@@ -177,7 +177,10 @@ def _event(session: Session, words: Words) -> str:
     elif text[0] == "-":
         found = max(timeline.events.first, timeline.next_event - number(text[1:]))
         before = session.position
-        while timeline.seek_event(found) >= before and found > timeline.events.first:
+        while timeline.seek_event(found) >= before:
+            if found == timeline.events.first:
+                timeline.seek(before)
+                raise UsageError("no event comes before here")
             found -= 1
     else:
         timeline.seek_event(number(text))

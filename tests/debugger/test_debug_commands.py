@@ -185,6 +185,17 @@ def test_events_are_stepped_through(session: Session, run: Run) -> None:
     assert session.position <= there
 
 
+def test_before_the_first_event_there_is_none(session: Session, run: Run) -> None:
+    for place in ("seek start", "event 2", "event -1"):
+        run(place)
+        before = session.position
+
+    with pytest.raises(UsageError, match="no event comes before"):
+        run("event -1")
+
+    assert session.position == before
+
+
 def test_history_goes_back_and_forward(session: Session, run: Run) -> None:
     places = [session.position]
     for point in ("30%", "event:14", "end"):
