@@ -19,6 +19,9 @@ LONGEST = 15
 _BEFORE = 128
 _MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
 
+# Maybe with a prefix before it: repz ret.
+_CALLS, _RETURNS = {"call", "lcall"}, {"ret", "retf", "retfq", "lret"}
+
 Read = Callable[[int, int], bytes]
 
 
@@ -38,12 +41,12 @@ class Instruction:
     @property
     def is_call(self) -> bool:
         """Whether it calls a function."""
-        return self.text.startswith(("call", "lcall"))
+        return not _CALLS.isdisjoint(self.text.split()[:2])
 
     @property
     def is_return(self) -> bool:
         """Whether it returns from a function."""
-        return self.text.startswith(("ret", "lret"))
+        return not _RETURNS.isdisjoint(self.text.split()[:2])
 
 
 class Disassembler:

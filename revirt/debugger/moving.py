@@ -26,8 +26,6 @@ from revirt.timeline.wording import CONDITIONS, KINDS
 MOST_STEPS = 10_000_000
 _EVENTS = tuple(each.label for each in Kind if each.label not in KINDS)
 """Kinds of events whose names are nothing else here."""
-_CALL_SIZES = range(2, 8)
-"""Bytes that a near call may take."""
 
 
 def _told(session: Session, stopped: Stopped, *, is_forward: bool) -> str:
@@ -50,59 +48,58 @@ def _step_back(session: Session, words: Words) -> str:
 
 
 def _next(session: Session, words: Words) -> str:
-    """Step, over a call: to the instruction behind it, with the stack as it is now or shorter."""
+    """Step, and if that has called something, on to where that has returned."""
     expect(words, 0, 0, "next")
     coming = session.instruction()
     if coming is None or not coming.is_call:
         return _told(session, session.step(1), is_forward=True)
-    return _over(session, [Execute(coming.end)], is_forward=True)
+
+    def over() -> Stopped:
+        before, most = stack_pointer(session.timeline.registers()), 2 * session.bits // 8
+        stopped = session.step(1)
+        pushed = before - stack_pointer(session.timeline.registers())
+        # An interrupt that was taken instead puts more on the stack; a call to what is behind it is no function's.
+        if not 0 < pushed <= most or session.pc == coming.end:
+            return stopped
+        return session.timeline.finish()
+
+    return _unless_stopped(session, over, is_forward=True)
 
 
 def _next_back(session: Session, words: Words) -> str:
-    """Step back, over a call that has just returned: to the call."""
+    """Step back, and if that undoes a return, on to the call that it belongs to."""
     expect(words, 0, 0, "next-back")
-    here, pc, bits = session.position, session.pc, session.bits
-    stopped = session.step(-1)
-    came = session.instruction()
-    if came is None or not came.is_return or came.address == pc:
-        return _told(session, stopped, is_forward=False)
-    calls = []
-    for size in _CALL_SIZES:
-        data = session.timeline.read(pc - size, size) if pc >= size else b""
-        found = next(session.disassembler.instructions(pc - size, data, bits), None)
-        if found is not None and found.is_call and found.end == pc:
-            calls.append(Execute(found.address))
-    if not calls:
-        return _told(session, stopped, is_forward=False)
-    session.timeline.seek(here)
-    return _over(session, calls, is_forward=False)
 
+    def over() -> Stopped:
+        stopped = session.step(-1)
+        came = session.instruction()
+        return session.timeline.back_out() if came is not None and came.is_return else stopped
 
-def _over(session: Session, places: list[Execute], *, is_forward: bool) -> str:
-    """Run to one of *places*, not deeper in the stack than here, or to what breakpoints stop at before."""
-    top = stack_pointer(session.timeline.registers())
-    while True:
-        stopped = session.run([*places, *session.conditions], is_forward=is_forward)
-        is_deeper = stack_pointer(session.timeline.registers()) < top
-        is_passed = stopped.condition in places and stopped.condition not in session.conditions
-        if not (is_passed and is_deeper) or session.wants_stop:
-            break
-    if is_passed:
-        stopped = Stopped(StopReason.STEP, stopped.position)
-    return _told(session, stopped, is_forward=is_forward)
-
-
-# -- out of functions ---------------------------------------------------------------------------------------------
+    return _unless_stopped(session, over, is_forward=False)
 
 
 def _finish(session: Session, words: Words) -> str:
     expect(words, 0, 0, "finish")
-    return _told(session, session.timeline.finish(), is_forward=True)
+    return _unless_stopped(session, session.timeline.finish, is_forward=True)
 
 
 def _back_out(session: Session, words: Words) -> str:
     expect(words, 0, 0, "back-out")
-    return _told(session, session.timeline.back_out(), is_forward=False)
+    return _unless_stopped(session, session.timeline.back_out, is_forward=False)
+
+
+def _unless_stopped(session: Session, move: Callable[[], Stopped], *, is_forward: bool) -> str:
+    """Do *move*, but only up to where a breakpoint or watchpoint is met on that way."""
+    before = session.position
+    stopped = move()
+    if session.conditions and stopped.reason is not StopReason.INTERRUPTED:
+        target = session.position
+        session.timeline.seek(before)
+        run = session.timeline.run if is_forward else session.timeline.run_back
+        met = run(session.conditions, target)
+        if met.condition is not None or met.reason is StopReason.INTERRUPTED:
+            stopped = met
+    return _told(session, stopped, is_forward=is_forward)
 
 
 # -- searches ------------------------------------------------------------------------------------------------------

@@ -83,3 +83,25 @@ def test_code_right_behind_a_page_that_is_missing_can_be_listed() -> None:
     assert [each.address for each in disassembler.around(4098, 64, read, 5, 1)] == [4096, 4097, 4098]
     assert [each.address for each in disassembler.around(4096, 64, read, 5, 1)] == [4096]
     assert disassembler.around(0, 64, read, 5, 1) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "is_call", "is_return"),
+    [
+        ("e800000000", True, False),
+        ("ffd0", True, False),
+        ("3effd0", True, False),
+        ("ff18", True, False),
+        ("c3", False, True),
+        ("f3c3", False, True),
+        ("c20800", False, True),
+        ("cb", False, True),
+        ("48cb", False, True),
+        ("48cf", False, False),
+        ("ebfe", False, False),
+    ],
+)
+def test_calls_and_returns_are_known_with_prefixes(code: str, is_call: bool, is_return: bool) -> None:
+    (found,) = Disassembler(Symbols()).instructions(0x1000, bytes.fromhex(code), 64)
+
+    assert (found.is_call, found.is_return) == (is_call, is_return)

@@ -100,6 +100,34 @@ def test_next_stops_at_a_breakpoint_inside_of_what_is_called(session: Session, r
     assert session.pc == session.evaluate("&print")
 
 
+def test_next_goes_to_where_a_function_returns_that_returns_elsewhere(session: Session, run: Run) -> None:
+    # The attack has the return address of the last greet() overwritten.
+    run("seek end")
+    run("search-back execute greet")
+    run("back-out")
+    call = session.position
+    assert "call" in run("where")
+
+    run("next")
+
+    line = session.evaluate("&line")
+    assert line <= session.pc < line + 100
+    run("next-back")
+    assert session.position == call
+
+
+def test_a_breakpoint_on_the_way_out_of_a_function_stops(session: Session, run: Run) -> None:
+    run("search execute print")
+    run("break put_char")
+    assert "breakpoint 1\n" in run("finish")
+    run("delete")
+    assert "called here" in run("back-out")
+    run("break print")
+
+    assert "breakpoint 2\n" in run("back-out")
+    assert session.pc == session.evaluate("&print")
+
+
 def test_a_search_for_text_goes_to_where_it_has_been_printed(session: Session, run: Run) -> None:
     run("search console access granted")
     printed = session.position
