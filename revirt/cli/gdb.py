@@ -21,7 +21,7 @@ from revirt.errors import EvictedError, HostError, UsageError
 from revirt.gdb import COMMANDS, Architecture, Server, Stub, gdb_command
 from revirt.recording import Recording, find_symbols, resolve
 from revirt.render import printable
-from revirt.timeline import Timeline
+from revirt.timeline import Timeline, seek_point
 
 _PATIENCE = 10
 """How often a circular recording is opened again because its recorder let go of something meanwhile."""
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     timeline = _timeline(resolve(arguments.recording))
     if arguments.at is not None:
-        timeline.seek(arguments.at)
+        seek_point(timeline, arguments.at)
     return _launch(timeline, arguments) if arguments.launch else _serve(timeline, arguments)
 
 

@@ -241,9 +241,7 @@ def _add_gdb(commands: Commands[Parser]) -> None:
         metavar="ADDRESS",
         help="let others than this host connect: the address to listen at",
     )
-    gdb.add_argument(
-        "--at", type=_position, metavar="POSITION", help="stand there at first, not at the start"
-    )
+    _add_at(gdb)
     gdb.add_argument(
         "--arch",
         choices=("auto", "amd64", "i386", "i8086"),
@@ -269,9 +267,7 @@ def _add_index(commands: Commands[Parser]) -> None:
 def _add_debug(commands: Commands[Parser]) -> None:
     debug = _command(commands, "debug", "debug", "Look at a recording, forwards and backwards")
     _add_recording(debug)
-    debug.add_argument(
-        "--at", metavar="POINT", help="stand there at first: a position, 50%%, 12.5s, event:N, end"
-    )
+    _add_at(debug)
     debug.add_argument("--symbols", type=Path, metavar="FILE", help="the guest's symbols: an ELF file")
     debug.add_argument(
         "-e",
@@ -431,6 +427,12 @@ def _add_key_to_trust(parser: Parser) -> None:
 def _add_json(parser: Parser) -> None:
     parser.set_defaults(form=Format.TABLE)
     parser.add_argument("--json", dest="form", action="store_const", const=Format.JSON, help="print JSON")
+
+
+def _add_at(parser: Parser) -> None:
+    parser.add_argument(
+        "--at", metavar="POINT", help="stand there at first: a position, 50%%, 12.5s, event:N, end"
+    )
 
 
 def _add_forms(parser: Parser) -> None:
