@@ -9,10 +9,10 @@ from typing import TextIO
 
 from revirt.debugger import TABLE, QuitError, Session
 from revirt.debugger.commands import LONGEST
-from revirt.debugger.plain import prompted, run_lines
+from revirt.debugger.plain import LineByLine, prompted
 from revirt.errors import UsageError
 from revirt.recording import Recording, resolve
-from revirt.render import is_terminal
+from revirt.render import Format, is_terminal
 from revirt.timeline import seek_point
 
 
@@ -23,6 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("the debugger's screen wants a terminal", hint="--plain reads commands line by line")
     if arguments.size is not None and arguments.screenshot is None:
         raise UsageError("--size is that of a --screenshot")
+    if arguments.form is not Format.TABLE and not arguments.plain:
+        raise UsageError(f"--{arguments.form.value} is for --plain")
     session = Session(Recording.open(resolve(arguments.recording)), arguments.symbols)
     if arguments.at is not None:
         seek_point(session.timeline, arguments.at)
@@ -31,12 +33,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run_plain(session: Session, arguments: argparse.Namespace) -> int:
     """Run the commands that were given, or else those that come from standard input."""
-    has_person = not arguments.commands and is_terminal(sys.stdin)
+    has_person = not arguments.commands and arguments.form is Format.TABLE and is_terminal(sys.stdin)
     if arguments.commands:
         lines = _given(arguments)
     else:
         lines = prompted(sys.stdin, sys.stdout) if has_person else _lines(sys.stdin)
-    return run_lines(session, lines, sys.stdout, sys.stderr, goes_on=has_person)
+    interpreter = LineByLine(session, sys.stderr, goes_on=has_person)
+    interpreter.run(lines, arguments.form, sys.stdout)
+    return interpreter.status
 
 
 def _show(session: Session, arguments: argparse.Namespace) -> int:

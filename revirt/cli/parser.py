@@ -294,6 +294,7 @@ def _add_debug(commands: Commands[Parser]) -> None:
     )
     how.add_argument("--screenshot", type=Path, metavar="FILE", help="write the screen to this file, as SVG")
     debug.add_argument("--size", type=_screen_size, metavar="WxH", help="of the screenshot (80x24)")
+    _add_forms(debug)
 
 
 def _add_store(commands: Commands[Parser]) -> None:

@@ -3,43 +3,80 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import TextIO
 
 from revirt.debugger.session import Session
 from revirt.debugger.table import TABLE, QuitError
 from revirt.errors import RevirtError
-from revirt.render import printable
+from revirt.position import Position
+from revirt.render import Column, Format, emit, printable
 
 PROMPT = "(revirt) "
+_COLUMNS = tuple(Column(name, name) for name in ("command", "answer", "position"))
 
 
-def run_lines(session: Session, lines: Iterable[str], out: TextIO, err: TextIO, *, goes_on: bool) -> int:
-    """Run the command *lines* and write the answers to *out*; return the exit status.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a *command* answered, and where the guest stands behind it."""
 
-    What goes wrong is said on *err*, and ends it with the status of that error, unless it *goes_on*: a person sees
-    what went wrong.  Ctrl-C ends the command that runs.
+    command: str
+    answer: str
+    position: Position
+
+
+class LineByLine:
+    """Runs commands on *session*, and says on *err* what goes wrong.
+
+    That is the end, with the exit ``status`` of the error, and so is Ctrl-C; unless it *goes_on*: a person sees what
+    went wrong, and Ctrl-C ends the command that runs.
     """
-    with ThreadPoolExecutor(1) as executor:
-        for line in lines:
-            try:
-                with _interruptible(session):
-                    answer = executor.submit(TABLE.run, session, line).result()
-            except QuitError:
-                return 0
-            except RevirtError as error:
-                out.flush()
-                origin = "" if goes_on else f"{printable(line.strip()[:100])}: "
-                print(f"{origin}{error_text(error)}", file=err, flush=True)
-                if not goes_on:
-                    return error.exit_status
-            else:
-                if answer:
-                    print(answer, file=out, flush=True)
-    return 0
+
+    def __init__(self, session: Session, err: TextIO, *, goes_on: bool) -> None:
+        self._session = session
+        self._err = err
+        self._goes_on = goes_on
+        self.status = 0
+
+    def run(self, lines: Iterable[str], form: Format, out: TextIO) -> None:
+        """Run the command *lines*; write each answer to *out* before the next line is read."""
+        answers = self._flushed(lines, out)
+        if form is not Format.TABLE:
+            emit(answers, _COLUMNS, form, out)
+            return
+        for each in answers:
+            if each.answer:
+                print(each.answer, file=out)
+
+    def _flushed(self, lines: Iterable[str], out: TextIO) -> Iterator[Answer]:
+        for each in self._answers(lines):
+            yield each
+            out.flush()
+
+    def _answers(self, lines: Iterable[str]) -> Iterator[Answer]:
+        with ThreadPoolExecutor(1) as executor:
+            for line in lines:
+                try:
+                    with _interruptible(self._session) as is_interrupted:
+                        answer = executor.submit(TABLE.run, self._session, line).result()
+                except QuitError:
+                    return
+                except RevirtError as error:
+                    origin = "" if self._goes_on else f"{printable(line.strip()[:100])}: "
+                    print(f"{origin}{error_text(error)}", file=self._err, flush=True)
+                    if not self._goes_on:
+                        self.status = error.exit_status
+                        return
+                    continue
+                if is_interrupted.is_set() and not self._goes_on:
+                    # What it came to is not what the next command is meant for.
+                    raise KeyboardInterrupt
+                yield Answer(line.strip(), answer, self._session.position)
 
 
 def prompted(source: TextIO, out: TextIO) -> Iterator[str]:
@@ -64,14 +101,16 @@ def error_text(error: RevirtError) -> str:
 
 
 @contextmanager
-def _interruptible(session: Session) -> Iterator[None]:
-    """Let Ctrl-C end what *session* does in the block."""
+def _interruptible(session: Session) -> Iterator[threading.Event]:
+    """Let Ctrl-C end what *session* does in the block; yield what is set then."""
+    is_interrupted = threading.Event()
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
+        is_interrupted.set()
         session.interrupt()
 
     saved = signal.signal(signal.SIGINT, interrupt)
     try:
-        yield
+        yield is_interrupted
     finally:
         signal.signal(signal.SIGINT, saved)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
@@ -89,6 +92,69 @@ def test_a_reader_that_stops_reading_ends_it_quietly(attack: Recording) -> None:
 
     assert "Traceback" not in done.stderr
     assert done.returncode == 141
+
+
+def test_programs_get_a_row_for_each_command(attack: Recording) -> None:
+    commands = ("-e", "search execute grant", "-e", "# why", "-e", "print eax", "-e", "quit")
+
+    _, lines, _ = debug(attack, "--plain", "--jsonl", *commands)
+    _, array, _ = debug(attack, "--plain", "--json", *commands)
+    _, text, _ = debug(attack, "--plain", *commands)
+
+    rows = [json.loads(line) for line in lines.splitlines()]
+    assert rows == json.loads(array)
+    assert [row["command"] for row in rows] == ["search execute grant", "# why", "print eax"]
+    assert "\n".join(row["answer"] for row in rows if row["answer"]) == text.rstrip()
+    assert {row["position"] for row in rows} == {rows[0]["answer"].splitlines()[1].split()[0]}
+
+
+def test_an_array_is_closed_when_a_command_fails(attack: Recording) -> None:
+    status, out, errors = debug(attack, "--plain", "--json", typed="print 1\nprint nowhere\nprint 2\n")
+
+    assert status == 2
+    assert [row["answer"] for row in json.loads(out)] == ["0x1  1"]
+    assert errors.startswith("print nowhere: ")
+
+
+def test_a_program_reads_an_answer_before_it_writes_the_next_command(attack: Recording) -> None:
+    command = [*COMMAND, "debug", str(attack.path), "--plain", "--jsonl"]
+    with subprocess.Popen(
+        command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        places = []
+        for _ in range(3):
+            process.stdin.write("step\n")
+            process.stdin.flush()
+            places.append(json.loads(process.stdout.readline())["position"])
+        process.stdin.close()
+
+    assert process.returncode == 0
+    assert len(set(places)) == 3
+
+
+def test_forms_for_programs_are_for_plain(attack: Recording) -> None:
+    assert debug(attack, "--json")[0] == 2
+
+
+@pytest.mark.debian
+def test_ctrl_c_ends_a_script_and_what_it_looks_for(recording_of: RecordingOf) -> None:
+    command = [*COMMAND, "debug", str(recording_of("debian").path), "--plain", "-e", "print 1"]
+    with subprocess.Popen(
+        [*command, "-e", "search access 0x10 8", "-e", "print 2"],
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        while process.returncode is None:
+            # What comes before the search has begun goes by unheard.
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(3)
+
+        assert process.returncode == 130
+        assert (first, process.stdout.read()) == ("0x1  1\n", "")
 
 
 def test_the_screen_without_a_terminal_is_refused(attack: Recording) -> None:
