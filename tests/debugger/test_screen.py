@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import signal
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from library import RecordingOf
-from terminal import Terminal
+from terminal import USUAL_MODES, Terminal
 
 from revirt.cli import main
 from revirt.debugger.screen.keys import KEYS
@@ -182,16 +183,69 @@ def test_without_colour_all_is_said_by_marks(attack: Recording) -> None:
         assert "=> 0010012e" in terminal.text
 
 
-def test_it_leaves_by_q_with_status_0(terminal: Terminal) -> None:
-    terminal.type("q")
+@pytest.mark.parametrize("size", [SMALL, (131, 30), LARGE], ids=str)
+def test_a_click_at_the_bar_goes_to_that_column(attack: Recording, size: tuple[int, int]) -> None:
+    with Terminal(attack, *size) as terminal:
+        # The bar has a column less on either side.
+        for column in (size[0] // 2, 2, size[0] - 3, size[0] // 3, 1):
+            terminal.click(column, 2)
+            terminal.wait_for(lambda screen, column=column: screen.line(2).find("▲") == column)
 
-    assert terminal.end() == 0
+        assert terminal.position == "0:0"
+        terminal.click(size[0] - 2, 1)
+        terminal.wait_for("2408:3")
 
 
-def test_it_leaves_in_order_when_it_is_told_to(terminal: Terminal) -> None:
-    terminal.kill(signal.SIGTERM)
+def test_a_click_at_a_bookmark_in_the_bar_goes_to_it(terminal: Terminal) -> None:
+    at_grant(terminal)
+    there = terminal.position
+    terminal.type("mtakeover\r")
+    terminal.wait_for("bookmark takeover at")
+    terminal.type("g")
+    terminal.wait_for("◆")
 
-    assert terminal.end() == 128 + signal.SIGTERM
+    terminal.click(terminal.line(2).index("◆"), 2)
+
+    terminal.wait_for(lambda screen: screen.position == there)
+
+
+def test_a_click_at_an_event_goes_to_it(attack: Recording) -> None:
+    with Terminal(attack, *LARGE) as terminal:
+        for kind in ("received", "transmitted"):
+            line = next(number for number in range(LARGE[1]) if f" {kind} " in terminal.line(number))
+            terminal.click(LARGE[0] - 20, line)
+            # What is sent has come behind the event, which stands in the line above that of the next one.
+            terminal.wait_for(lambda screen, kind=kind: re.search(rf" {kind} .*\n.*│ > ", screen.text))
+            terminal.type("g")
+            terminal.wait_for(lambda screen: screen.position == "0:0" and "code: 0x100284" in screen.text)
+
+
+def test_a_click_at_what_lies_below_or_at_nothing_does_nothing(terminal: Terminal) -> None:
+    terminal.type("3?")
+    terminal.wait_for("Esc closes")
+    terminal.click(40, 2)
+    terminal.type(ESCAPE)
+    terminal.wait_for(lambda screen: "Esc closes" not in screen.text)
+    terminal.click(40, 20)
+    terminal.click(40, 23)
+    terminal.type("s")
+    terminal.wait_for(lambda screen: screen.position != "0:0")
+
+    assert terminal.position == "1:1"
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGTERM, signal.SIGHUP])
+def test_the_terminal_is_left_as_it_was(terminal: Terminal, number: signal.Signals | None) -> None:
+    assert terminal.modes != USUAL_MODES
+    if number is None:
+        terminal.type("q")
+    else:
+        terminal.kill(number)
+
+    assert terminal.end() == (128 + number if number else 0)
+    assert terminal.modes == USUAL_MODES
+    assert terminal.attributes[0] & termios.ICRNL
+    assert terminal.attributes[3] & (cooked := termios.ICANON | termios.ECHO | termios.ISIG) == cooked
 
 
 @pytest.mark.debian
@@ -228,6 +282,20 @@ def test_debian_can_be_left_while_a_search_is_on(recording_of: RecordingOf) -> N
         terminal.type("q")
 
         assert terminal.end() == 0
+
+
+@pytest.mark.debian
+@pytest.mark.parametrize("is_told", [False, True])
+def test_debian_can_be_left_as_a_search_begins(recording_of: RecordingOf, is_told: bool) -> None:
+    recording = recording_of("debian")
+    for _ in range(5):
+        with Terminal(recording, *SMALL) as terminal:
+            # Without a breakpoint that is a search to the end.
+            terminal.type("c" if is_told else "cq")
+            if is_told:
+                terminal.kill(signal.SIGTERM)
+
+            assert terminal.end() == (128 + signal.SIGTERM if is_told else 0)
 
 
 def test_a_screenshot_is_a_picture_that_fetches_nothing(attack: Recording, tmp_path: Path) -> None:

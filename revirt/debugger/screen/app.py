@@ -27,6 +27,7 @@ from revirt.debugger.commands import Command
 from revirt.debugger.plain import error_text
 from revirt.debugger.screen.keys import BY_KEY, KEYS
 from revirt.debugger.screen.panes import (
+    Clicked,
     CodePane,
     ConsolePane,
     EventsPane,
@@ -246,13 +247,9 @@ class Debugger(App[int]):
         else:
             self.execute(event.value)
 
-    @on(EventsPane.Chosen)
-    def _go_to_event(self, chosen: EventsPane.Chosen) -> None:
-        self.execute(f"event {chosen.ordinal}")
-
-    @on(TimelineBar.Chosen)
-    def _go_to_fraction(self, chosen: TimelineBar.Chosen) -> None:
-        self.execute(f"seek {min(max(chosen.fraction, 0), 1) * 100:.2f}%")
+    @on(Clicked)
+    def _go_where_clicked(self, clicked: Clicked) -> None:
+        self.execute(clicked.command)
 
     # -- actions -----------------------------------------------------------------------------------------------
 

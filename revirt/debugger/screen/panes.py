@@ -14,7 +14,7 @@ from textual.message import Message
 from textual.widget import Widget
 
 from revirt.debugger.looking import CodeRow, RegisterRow
-from revirt.debugger.screen.view import View, column_of, heights
+from revirt.debugger.screen.view import View, branches_at, column_of, heights
 from revirt.log.wording import payload
 from revirt.render import grouped, printable
 
@@ -29,6 +29,14 @@ HERE, PAST, FUTURE, CHANGED, QUIET, NAME = (
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _FARTHEST = 99
 """A distance in instructions is written out up to here."""
+
+
+class Clicked(Message):
+    """Somebody clicked at what the debugger's *command* goes to."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__()
+        self.command = command
 
 
 class Pane(Widget):
@@ -161,13 +169,6 @@ class EventsPane(Pane):
 
     name_of = "events"
 
-    class Chosen(Message):
-        """Somebody clicked at the event *ordinal*."""
-
-        def __init__(self, ordinal: int) -> None:
-            super().__init__()
-            self.ordinal = ordinal
-
     def _first(self, view: View, height: int) -> int:
         place = next((number for number, row in enumerate(view.events) if row.is_next), len(view.events))
         return max(0, min(place - height // 2, len(view.events) - height))
@@ -183,25 +184,18 @@ class EventsPane(Pane):
             yield Text(text + printable(payload(row.event)[:500]), style)
 
     def on_click(self, click: events.Click) -> None:
-        """Tell which event was clicked at."""
+        """Go to the event that was clicked at."""
         offset = click.get_content_offset(self)
         if self.view is not None and offset is not None:
             place = self._first(self.view, self.content_size.height) + offset.y
             if place < len(self.view.events):
-                self.post_message(self.Chosen(self.view.events[place].ordinal))
+                self.post_message(Clicked(f"event {self.view.events[place].ordinal}"))
 
 
 class TimelineBar(Pane):
     """The whole recording: how many events where, checkpoints, bookmarks, the present; a click goes there."""
 
     name_of = "timeline"
-
-    class Chosen(Message):
-        """Somebody clicked at the *fraction* of the way."""
-
-        def __init__(self, fraction: float) -> None:
-            super().__init__()
-            self.fraction = fraction
 
     def lines(self, view: View, width: int, _height: int) -> Iterable[Text]:
         """Return a line of facts, one of events and one of marks."""
@@ -225,10 +219,17 @@ class TimelineBar(Pane):
         yield line
 
     def on_click(self, click: events.Click) -> None:
-        """Tell where on the way it was clicked at."""
-        offset = click.get_content_offset(self)
-        if offset is not None:
-            self.post_message(self.Chosen(offset.x / max(1, self.content_size.width - 1)))
+        """Go to the bookmark that was clicked at, or else to where that column begins; the last is the end."""
+        offset, view = click.get_content_offset(self), self.view
+        if offset is None or view is None:
+            return
+        bar, column, width = view.bar, offset.x, self.content_size.width
+        for bookmark in view.bookmarks:
+            if column_of(bar, bookmark.position.branches, width) == column:
+                self.post_message(Clicked(f"goto {bookmark.name}"))
+                return
+        point = "end" if column >= width - 1 else str(branches_at(bar, column, width))
+        self.post_message(Clicked(f"seek {point}"))
 
 
 def _code_text(row: CodeRow) -> Text:

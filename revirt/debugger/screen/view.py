@@ -131,6 +131,11 @@ def column_of(bar: Bar, branches: int, width: int) -> int:
     return min(max(share, 0), width - 1)
 
 
+def branches_at(bar: Bar, column: int, width: int) -> int:
+    """Return at which branches that of *width* columns of the *bar* begins."""
+    return bar.start + -(-column * (bar.end - bar.start + 1) // width)
+
+
 def heights(bar: Bar, width: int, levels: int) -> list[int]:
     """Return how high each of *width* columns of the *bar* is, 0 to *levels*: by powers of four of its events."""
     edges = [column * BINS // width for column in range(width + 1)]
