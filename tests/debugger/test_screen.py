@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import termios
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from library import RecordingOf
-from terminal import USUAL_MODES, Terminal
+from terminal import TIMEOUT_S, USUAL_MODES, Terminal
 
 from revirt.cli import main
+from revirt.debugger import Session
+from revirt.debugger.commands import Table
+from revirt.debugger.screen.app import Debugger
 from revirt.debugger.screen.keys import KEYS
 from revirt.debugger.table import TABLE
 from revirt.recording import Recording
@@ -284,18 +289,35 @@ def test_debian_can_be_left_while_a_search_is_on(recording_of: RecordingOf) -> N
         assert terminal.end() == 0
 
 
-@pytest.mark.debian
-@pytest.mark.parametrize("is_told", [False, True])
-def test_debian_can_be_left_as_a_search_begins(recording_of: RecordingOf, is_told: bool) -> None:
-    recording = recording_of("debian")
-    for _ in range(5):
-        with Terminal(recording, *SMALL) as terminal:
-            # Without a breakpoint that is a search to the end.
-            terminal.type("c" if is_told else "cq")
-            if is_told:
-                terminal.kill(signal.SIGTERM)
+def test_leaving_ends_a_search_that_is_only_about_to_begin(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+    begins, heard = threading.Event(), threading.Event()
 
-            assert terminal.end() == (128 + signal.SIGTERM if is_told else 0)
+    def interrupt() -> None:
+        told.append(True)
+        if len(told) == 5:
+            heard.set()
+
+    def search(*_: object) -> str:
+        begins.set()
+        # What came before it has begun is not for it.
+        return "interrupted" if heard.wait(TIMEOUT_S / 10) else "to the end of the recording"
+
+    async def leave() -> None:
+        app = Debugger(session)
+        async with app.run_test() as pilot:
+            app.execute("continue")
+            while not begins.is_set():
+                await pilot.pause(0.01)
+            await pilot.press("q")
+
+    monkeypatch.setattr(session, "interrupt", interrupt)
+    monkeypatch.setattr(Table, "run", search)
+    asyncio.run(leave())
+
+    assert heard.is_set()
 
 
 def test_a_screenshot_is_a_picture_that_fetches_nothing(attack: Recording, tmp_path: Path) -> None:

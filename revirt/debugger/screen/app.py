@@ -12,7 +12,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import ClassVar, TypeVar
 
 from rich.text import Text
@@ -122,8 +122,11 @@ class Debugger(App[int]):
 
     def on_unmount(self) -> None:
         """Let go of the thread."""
-        self._session.interrupt()
-        self._executor.shutdown(wait=True)
+        last = self._executor.submit(lambda: None)
+        # Again and again: a search that is only about to begin does not notice.
+        while not wait([last], timeout=_PATIENCE_S).done:
+            self._session.interrupt()
+        self._executor.shutdown()
 
     # -- commands ----------------------------------------------------------------------------------------------
 
