@@ -438,8 +438,12 @@ void watch_start_anew(Core *core);
 void watch_arrive(Core *core, uint64_t address, uint32_t size);
 void watch_begin(Core *core, uint64_t address, uint32_t size);
 void watch_leave(Core *core, int vector, bool is_software);
-/* The last block that began was one that starts over, the second time in a row: its hits are noted already. */
+/* The block that began last starts over as it did before the guest was stopped: that it was executed is noted twice. */
 void watch_forget_restart(Core *core);
+/* The instruction at linear *address*, where a block begins, may have begun before and undone what it did: return what
+ * need not be attended to, for it was only to stop at that.  Then, what was noted is made now, or will be noted again. */
+uint32_t watch_look_at_undone(Core *core, uint64_t address);
+void watch_settle_undone(Core *core, uint64_t address, bool is_made);
 /* While stepping: the instruction at linear *address* begins. */
 void watch_instruction(Core *core, uint64_t address);
 /* The core itself is about to access physical memory for the loaded state, and has done so. */

@@ -166,7 +166,11 @@ static __attribute__((noinline)) bool attend(Core *core, uint64_t address, uint3
         core->branches--;
         is_taken = false;
     }
+    if (attention & ATTEND_WATCH)
+        attention &= ~watch_look_at_undone(core, address);
     core->stop = reason_to_stop(core, attention, is_taken);
+    if (attention & ATTEND_WATCH)
+        watch_settle_undone(core, address, core->stop == STOP_NONE);
     if (core->stop == STOP_NONE) {
         if (attention & ATTEND_COUNT)
             counting_begin(core, address, size);

@@ -3,8 +3,8 @@
  * Rules:
  * - Watching changes nothing.  So no code hooks: those make Unicorn compute the flags early, which shows in what BT
  *   leaves undefined.  What a block executes is known when it begins, less what it leaves out when it is left.
- * - Memory hooks see an access before it is made.  Unicorn restarts a store that changes the block it is in: such an
- *   access is noted twice, as its instruction begins twice.
+ * - Memory hooks see an access before it is made.  Unicorn restarts a store that changes the block it is in, with the
+ *   hooks off: what was noted belongs to the line on which the instruction begins once more.
  * - An access that goes on into the next page is shown to the hooks by its first page alone; what lies behind is not
  *   known.  If a range has bytes that such an access can reach (the first seven of a page), all accesses are looked at,
  *   and those that cross into any page are noted as WATCH_MAYBE.
@@ -247,6 +247,7 @@ static void find_pending(Core *core, uint64_t address, uint32_t size)
 void watch_arrive(Core *core, uint64_t address, uint32_t size)
 {
     Watches *watches = core->watches;
+    unsigned under_way_size = watches->under_way_size;
     notice_changes(core, false);
     Block last = watches->block;
     uint64_t offset = address - last.address;
@@ -256,11 +257,16 @@ void watch_arrive(Core *core, uint64_t address, uint32_t size)
     bool may_be_restart = offset < last.size && size <= LONGEST_RESTARTED && offset + size < last.size;
     if (may_be_restart && watches->reads.count + watches->writes.count > 0)
         watches->restarts_next = true;
+    bool has_hits = watches->noted > watches->block_noted;
+    bool is_restart = may_be_restart && (has_hits || has_pending(watches)) &&
+                      counting_restart(core, &last, address, size) >= 0;
     if (has_pending(watches)) {
-        bool is_restart = may_be_restart && counting_restart(core, &last, address, size) >= 0;
         cpu_load(core);
         note_begun(core, is_restart ? address + 1 : UINT64_MAX);
     }
+    watches->is_undone = is_restart && has_hits;
+    if (watches->is_undone)
+        watches->under_way_size = under_way_size;
     watches->pending_next = watches->pending_count = 0;
     if (core->system_watches & (WATCH_ADDRESS_SPACE | WATCH_PRIVILEGE))
         watch_look_at_system(core);
@@ -280,14 +286,59 @@ void watch_begin(Core *core, uint64_t address, uint32_t size)
         find_pending(core, address, size);
 }
 
+/* The first hit of the block in progress that is still there. */
+static uint64_t first_in_block(const Watches *watches)
+{
+    return watches->noted - watches->block_noted > HITS ? watches->noted - HITS : watches->block_noted;
+}
+
+static bool is_access_by(const Hit *hit, uint64_t pc)
+{
+    return (hit->kind & (WATCH_READ | WATCH_WRITE)) && !(hit->kind & WATCH_BLOCK) && hit->pc == pc;
+}
+
+uint32_t watch_look_at_undone(Core *core, uint64_t address)
+{
+    const Watches *watches = core->watches;
+    if (!watches->is_undone)
+        return 0;
+    uint64_t pc = address - core->cpu->segs[CS].base, number = first_in_block(watches);
+    bool has_others = watches->taken < number;
+    for (; number < watches->noted; number++)
+        has_others |= !is_access_by(&watches->hits[number % HITS], pc);
+    return has_others ? 0 : ATTEND_HIT;
+}
+
 void watch_forget_restart(Core *core)
 {
     Watches *watches = core->watches;
-    uint64_t kept = watches->block_noted;
-    for (uint64_t number = kept; number < watches->noted; number++)
-        if (watches->hits[number % HITS].kind & WATCH_BLOCK)
+    uint64_t number = first_in_block(watches), kept = number;
+    for (; number < watches->noted; number++)
+        if (!(watches->hits[number % HITS].kind & WATCH_EXECUTE))
             watches->hits[kept++ % HITS] = watches->hits[number % HITS];
-    forget_hits(core, kept);
+    if (kept < watches->noted)
+        forget_hits(core, kept);
+}
+
+void watch_settle_undone(Core *core, uint64_t address, bool is_made)
+{
+    Watches *watches = core->watches;
+    if (!watches->is_undone)
+        return;
+    uint64_t pc = address - core->cpu->segs[CS].base, number = first_in_block(watches), kept = number;
+    for (; number < watches->noted; number++) {
+        Hit hit = watches->hits[number % HITS];
+        if (is_access_by(&hit, pc)) {
+            if (!is_made)
+                continue;
+            hit.branches = core->branches;
+            hit.instructions = core->instructions + (core->counting || core->stepping);
+        }
+        watches->hits[kept++ % HITS] = hit;
+    }
+    watches->is_undone = false;
+    if (kept < watches->noted)
+        forget_hits(core, kept);
 }
 
 void watch_instruction(Core *core, uint64_t address)

@@ -51,6 +51,7 @@ struct Watches {
     uint64_t block_branches, block_instructions, block_noted;
     Pending pending[CODE_LIMIT]; /* what is watched in it, not noted yet */
     size_t pending_count, pending_next;
+    bool is_undone; /* what the last instruction did of that block was not done: it begins once more */
     bool restarts_next; /* the engine is to be started anew at the next block but one */
 
     Hit hits[HITS]; /* circular */

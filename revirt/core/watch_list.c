@@ -95,7 +95,8 @@ const char *watch_set(Core *core, const WatchList *list)
         failure = "at most 65536 bytes are watched";
     if (failure == NULL && list->code_count > CODE_LIMIT)
         failure = "at most 1024 instructions are watched";
-    if (failure == NULL && (list->code_count > 0 || list->stack.size > 0))
+    bool has_ranges = list->read_count + list->write_count > 0;
+    if (failure == NULL && (list->code_count > 0 || list->stack.size > 0 || has_ranges))
         failure = counting_init(core);
     if (failure == NULL && core->watches == NULL && (core->watches = calloc(1, sizeof *core->watches)) == NULL)
         failure = NO_MEMORY " to watch";
@@ -110,7 +111,7 @@ const char *watch_set(Core *core, const WatchList *list)
     set_ranges(&watches->writes, list->writes, list->write_count);
     core->system_watches = list->system;
     core->traps_left = list->traps;
-    core->traps = list->traps > 0 && list->read_count + list->write_count > 0 && traps_init(core);
+    core->traps = list->traps > 0 && has_ranges && traps_init(core);
     if (!core->traps)
         traps_deinit(core);
     memcpy(watches->vectors, list->vectors, sizeof watches->vectors);
@@ -118,7 +119,7 @@ const char *watch_set(Core *core, const WatchList *list)
     watches->noted = watches->taken = watches->crossing = 0;
     core->attention &= ~(uint32_t)(ATTEND_WATCH | ATTEND_HIT);
     bool looks_at_system = list->system & (WATCH_ADDRESS_SPACE | WATCH_PRIVILEGE);
-    bool has_hooks = !core->traps && list->read_count + list->write_count > 0;
+    bool has_hooks = !core->traps && has_ranges;
     if (has_hooks || list->code_count > 0 || looks_at_system || list->stack.size > 0) {
         core->attention |= ATTEND_WATCH;
         watch_adopt(core);
@@ -128,7 +129,7 @@ const char *watch_set(Core *core, const WatchList *list)
     uc_err error = add_hooks(core, &watches->reads, UC_HOOK_MEM_READ);
     if (error == UC_ERR_OK)
         error = add_hooks(core, &watches->writes, UC_HOOK_MEM_WRITE);
-    if (!was_slow && list->read_count + list->write_count > 0)
+    if (!was_slow && has_ranges)
         engine_drop_translations(core); /* hooks do not reach code that is translated already */
     return error == UC_ERR_OK ? NULL : NO_MEMORY " to watch";
 }

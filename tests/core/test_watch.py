@@ -406,6 +406,32 @@ def test_a_store_across_pages_into_its_own_block_hides_nothing() -> None:
     assert core.digest_input() == plain.digest_input()
 
 
+@pytest.mark.parametrize("value", [0x90909090, 0x41414141])
+def test_a_store_into_its_own_block_is_made_where_it_begins_once_more(value: int) -> None:
+    """Also if it changes nothing, and however the guest gets there."""
+    source = f"mov eax, {value}\n xchg [patch], eax\n patch: nop\n nop\n nop\n nop\n hlt"
+    whole, stopped, stepped = protected(source), protected(source), protected(source)
+    for core in (whole, stopped, stepped):
+        core.set_watches([], [(CODE + 11, 4)], [(CODE + 11, 4)])
+    plain = protected(source)
+    plain.run(FOREVER)
+    patch = bytes(plain.ram[CODE : CODE + 32]).index(value.to_bytes(4, "little"), 5)
+    assert patch == 11
+
+    whole.run(FOREVER)
+    stopped.stop_at_hits = True
+    while stopped.run(stopped.branches + 1) in (STOP_LIMIT, STOP_WATCH):
+        pass
+    stepped.step(FOREVER)
+
+    for core in (whole, stopped, stepped):
+        assert [(hit.kind & (R | W), hit.branches, hit.value) for hit in hits(core)] == [
+            (R, 2, 0x90909090),
+            (W, 2, value),
+        ]
+        assert core.digest_input() == plain.digest_input()
+
+
 # ---- execution -------------------------------------------------------------------------------------------------------
 
 
