@@ -79,8 +79,7 @@ def stop_text(session: Session, stopped: Stopped, *, is_forward: bool) -> str:
         case StopReason.WATCHPOINT:
             return _access_text(session, stopped, is_forward=is_forward)
         case StopReason.CONSOLE:
-            line = session.timeline.console(LINE_LIMIT).rpartition(b"\n")[2]
-            return f"the guest prints {printable(line.decode(errors='backslashreplace'))}"
+            return _console_text(session, is_forward=is_forward)
         case StopReason.CALL:
             return "called here"
         case StopReason.RETURN:
@@ -105,6 +104,16 @@ def _event_text(session: Session, stopped: Stopped) -> str:
 
 def _first(events: Iterator[tuple[int, Event]]) -> list[tuple[int, Event]]:
     return [each for _, each in zip(range(8), events, strict=False)]
+
+
+def _console_text(session: Session, *, is_forward: bool) -> str:
+    """Return the line that is printed; the byte that was looked for is behind this place if it was found from there."""
+    timeline, here = session.timeline, session.position
+    if not is_forward:
+        timeline.forward()
+    line = timeline.console(LINE_LIMIT).removesuffix(b"\n").rpartition(b"\n")[2]
+    timeline.seek(here)
+    return f"the guest prints {printable(line.decode(errors='backslashreplace'))}"
 
 
 def _access_text(session: Session, stopped: Stopped, *, is_forward: bool) -> str:

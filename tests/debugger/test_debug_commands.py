@@ -134,7 +134,7 @@ def test_a_search_for_text_goes_to_where_it_has_been_printed(session: Session, r
     assert session.timeline.console(1000).endswith(b"root: access granted")
 
     run("seek end")
-    run("search-back console access granted")
+    assert "the guest prints root: access granted\n" in run("search-back console access granted")
     run("step")
     assert session.position == printed
     run("step-back")
