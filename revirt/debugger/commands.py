@@ -103,19 +103,19 @@ def expect(words: Words, least: int, most: int, usage: str) -> Words:
     return words
 
 
-def number(text: str, most: int = 10**_LONGEST_NUMBER) -> int:
-    """Return the count that *text* is; raises UsageError for another thing, or more than *most*."""
+def number(text: str, most: int = 10**_LONGEST_NUMBER, least: int = 0) -> int:
+    """Return the count that *text* is; raises UsageError for another thing, for more than *most*, less than *least*."""
     if not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER):
         raise UsageError(f"{text!r} is not a number")
-    if int(text) > most:
-        raise UsageError(f"{text} is too many: {most} at most")
+    if not least <= int(text) <= most:
+        raise UsageError(f"{text} is not from {least} to {most}")
     return int(text)
 
 
 def count_of(words: Words, default: int, usage: str, most: int = 10**_LONGEST_NUMBER) -> int:
-    """Return the one count in *words*, *default* if they are none."""
+    """Return the one count in *words*, from 1 on; *default* if they are none."""
     expect(words, 0, 1, usage)
-    return number(words[0], most) if words else default
+    return number(words[0], most, least=1) if words else default
 
 
 # -- completion ---------------------------------------------------------------------------------------------------

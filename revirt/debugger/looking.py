@@ -269,7 +269,7 @@ def _registers(session: Session, words: Words) -> str:
 def _disassemble(session: Session, words: Words) -> str:
     expect(words, 0, 2, "disassemble [ADDRESS] [N]")
     address = session.evaluate(words[0]) if words else None
-    count = number(words[1], MOST_LINES) if len(words) == 2 else 10
+    count = number(words[1], MOST_LINES, least=1) if len(words) == 2 else 10
     rows = code_rows(session, 5 if address is None else 0, count, address)
     lines = []
     for row in rows:
@@ -303,7 +303,7 @@ def _trail_line(session: Session, distance: int, address: int) -> str:
 def _examine(session: Session, words: Words) -> str:
     text, *rest = expect(words, 1, 2, "x ADDRESS [BYTES]")
     address = session.evaluate(text)
-    rows = memory_rows(session, address, number(rest[0], MOST_BYTES) if rest else 64)
+    rows = memory_rows(session, address, number(rest[0], MOST_BYTES, least=1) if rest else 64)
     if not rows:
         raise UsageError(f"{address:#x} is not mapped here")
     return "\n".join(map(memory_line, rows))

@@ -432,7 +432,7 @@ def test_completion_knows_what_may_follow(session: Session, run: Run, text: str,
         "delete 5", "search", "search nothing", "search console", "again", "goto nowhere", "forget nowhere",
         "note nowhere x", "x", "x 0x100 9999999", "print", "print 1+", "memory nowhere", "info", "info nothing",
         "registers xyz", "disassemble 0xffffffffffff", "x 0xffffffffffff", "trail 1 2", "help nothing", "x" * 5000,
-        "bookmark",
+        "bookmark", "x 0x100000 0", "disassemble 0x100000 0", "stack 0", "step 0",
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_refused_and_moves_nothing(session: Session, run: Run, line: str) -> None:
