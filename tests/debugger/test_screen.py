@@ -8,17 +8,19 @@ import signal
 import termios
 import threading
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from library import RecordingOf
 from terminal import TIMEOUT_S, USUAL_MODES, Terminal
+from textual.pilot import Pilot
 
 from revirt.cli import main
 from revirt.debugger import Session
 from revirt.debugger.commands import Table
-from revirt.debugger.screen.app import Debugger
+from revirt.debugger.screen.app import Debugger, run_screen
 from revirt.debugger.screen.keys import KEYS
 from revirt.debugger.table import TABLE
 from revirt.recording import Recording
@@ -287,6 +289,22 @@ def test_debian_can_be_left_while_a_search_is_on(recording_of: RecordingOf) -> N
         terminal.type("q")
 
         assert terminal.end() == 0
+
+
+def test_what_nothing_expected_is_shown_and_no_success(
+    session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> str:
+        raise ZeroDivisionError("a mistake of ours")
+
+    async def press(pilot: Pilot[int]) -> None:
+        await pilot.press("G")
+
+    monkeypatch.setattr(Table, "run", fail)
+    monkeypatch.setattr(Debugger, "run", partialmethod(Debugger.run, headless=True, auto_pilot=press))
+
+    assert run_screen(session) == 1
+    assert "a mistake of ours" in capsys.readouterr().err
 
 
 def test_leaving_ends_a_search_that_is_only_about_to_begin(

@@ -295,4 +295,6 @@ class Debugger(App[int]):
 
 def run_screen(session: Session, first: str = "") -> int:
     """Show *session* on the terminal until its user leaves; return the exit status."""
-    return Debugger(session, first).run() or 0
+    app = Debugger(session, first)
+    # Textual has shown an exception that nothing expected when it returns; only its own code says so.
+    return app.run() or app.return_code or 0
