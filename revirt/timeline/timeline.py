@@ -293,24 +293,26 @@ class Timeline:
         one does that it interrupted.  The return address has to be within 16 KiB of the stack pointer, in user mode
         256 KiB.
         """
+        here = self.position
         try:
             with self._searching():
                 line = self._calls.returning(Frame.of(self.registers()))
                 if line is None:
                     return Stopped(StopReason.END, self._go_to_end())
         except InterruptedSearchError:
-            return Stopped(StopReason.INTERRUPTED, self.position)
+            return Stopped(StopReason.INTERRUPTED, self._go(max(here, self.position)))
         return Stopped(StopReason.RETURN, self._go(Position(line + 1)))
 
     def back_out(self) -> Stopped:
         """Go back to the call of the function that is executed here, or to the start; what `finish` says holds here."""
+        here = self.position
         try:
             with self._searching():
                 line = self._calls.calling(Frame.of(self.registers()))
                 if line is None:
                     return Stopped(StopReason.START, self._go(self.start))
         except InterruptedSearchError:
-            return Stopped(StopReason.INTERRUPTED, self.position)
+            return Stopped(StopReason.INTERRUPTED, self._go(min(here, self.position)))
         self._walker.stand_at(line)
         self._walker.advance(ENDLESS)
         return Stopped(StopReason.CALL, self.position)
@@ -336,7 +338,8 @@ class Timeline:
                     # Whoever was on the line behind the end stays there.
                     return Stopped(StopReason.END, self._go(max(here, self._go_to_end())))
         except InterruptedSearchError:
-            return Stopped(StopReason.INTERRUPTED, self.position)
+            # It looks around from before here on.
+            return Stopped(StopReason.INTERRUPTED, self._go(max(here, self.position)))
         self._go(found.position)
         if is_behind(found.condition):
             self.forward()
@@ -358,7 +361,7 @@ class Timeline:
                     edge = StopReason.START if limit == self.start else StopReason.UNTIL
                     return Stopped(edge, self._go(limit))
         except InterruptedSearchError:
-            return Stopped(StopReason.INTERRUPTED, self.position)
+            return Stopped(StopReason.INTERRUPTED, self._go(min(here, self.position)))
         self._go(found.position)
         return self._stopped(found)
 
