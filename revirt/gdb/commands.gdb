@@ -12,7 +12,8 @@ define hookpost-monitor
   maintenance flush dcache
 end
 
-define target hookpost-remote
+# Not behind "target remote": what is hooked there gdb leaves out when that is typed at its prompt.
+define hook-monitor
   monitor hints off
 end
 

@@ -160,6 +160,13 @@ def test_monitor_commands_move_what_gdb_shows(vuln: Gdb) -> None:
     assert "99999999" in vuln.run("seek 99999999")
 
 
+def test_the_script_has_gdb_forget_and_nobody_reminded_of_it(vuln: Gdb) -> None:
+    answer = vuln.run("seek 50%") + vuln.run("monitor seek 60%")
+
+    assert "flush" not in answer
+    assert f"pc {vuln.pc:#x}" in answer
+
+
 def test_nothing_can_be_written(vuln: Gdb) -> None:
     assert "a recording is never changed" in vuln.run("set $eax = 5")
     assert "Cannot access memory" in vuln.run("set *(int *) &admin = 5")
