@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
+from revirt.cli.opening import opened
 from revirt.debugger import TABLE, QuitError, Session
 from revirt.debugger.commands import LONGEST
 from revirt.debugger.plain import LineByLine, prompted
 from revirt.errors import UsageError
-from revirt.recording import Recording, resolve
+from revirt.recording import resolve
 from revirt.render import Format, is_terminal
 from revirt.timeline import seek_point
 
@@ -25,7 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--size is that of a --screenshot")
     if arguments.form is not Format.TABLE and not arguments.plain:
         raise UsageError(f"--{arguments.form.value} is for --plain")
-    session = Session(Recording.open(resolve(arguments.recording)), arguments.symbols)
+    path = resolve(arguments.recording)
+    session = opened(path, lambda recording: Session(recording, arguments.symbols))
     if arguments.at is not None:
         seek_point(session.timeline, arguments.at)
     return _run_plain(session, arguments) if arguments.plain else _show(session, arguments)

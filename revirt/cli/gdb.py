@@ -14,17 +14,15 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
 
+from revirt.cli.opening import opened
 from revirt.cli.signals import OrderlyStop
-from revirt.errors import EvictedError, HostError, UsageError
+from revirt.errors import HostError, UsageError
 from revirt.gdb import COMMANDS, Architecture, Server, Stub, gdb_command
 from revirt.recording import Recording, find_symbols, resolve
 from revirt.render import printable
 from revirt.timeline import Timeline, seek_point
 
-_PATIENCE = 10
-"""How often a circular recording is opened again because its recorder let go of something meanwhile."""
 _ARCHITECTURES = {"amd64": Architecture.AMD64, "i386": Architecture.I386, "i8086": Architecture.I8086}
 
 
@@ -34,20 +32,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             "--symbols is for the gdb that --launch starts", hint="tell your gdb: symbol-file FILE"
         )
-    timeline = _timeline(resolve(arguments.recording))
+    timeline = opened(resolve(arguments.recording), Timeline)
     if arguments.at is not None:
         seek_point(timeline, arguments.at)
     return _launch(timeline, arguments) if arguments.launch else _serve(timeline, arguments)
-
-
-def _timeline(path: Path) -> Timeline:
-    """Return a timeline of the recording in *path*; of a circular one its recorder may just let go of the beginning."""
-    for _ in range(_PATIENCE):
-        try:
-            return Timeline(Recording.open(path))
-        except EvictedError:
-            continue
-    return Timeline(Recording.open(path))
 
 
 def _serve(timeline: Timeline, arguments: argparse.Namespace) -> int:
