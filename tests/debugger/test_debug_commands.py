@@ -486,3 +486,23 @@ def test_debian_goes_from_a_line_on_the_console_to_who_wrote_its_stack(recording
     assert Position(0) < session.position < there
     TABLE.run(session, "back")
     assert session.position == there
+
+
+@pytest.mark.debian
+def test_a_seek_that_takes_long_can_be_interrupted_and_stays(recording_of: RecordingOf) -> None:
+    session = Session(recording_of("debian"))
+    TABLE.run(session, "step 3")
+    before, digest = session.position, session.timeline.machine.digest()
+
+    for line in ("seek end", "seek 99%", f"event {session.timeline.events.end - 1}"):
+        timer = threading.Timer(0.05, session.interrupt)
+        timer.start()
+        answer = TABLE.run(session, line)
+        timer.join()
+
+        assert answer.startswith("interrupted\n"), line
+        assert (session.position, session.timeline.machine.digest()) == (before, digest)
+
+    TABLE.run(session, "step-back")
+    TABLE.run(session, "back")
+    assert session.position == before
