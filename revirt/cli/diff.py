@@ -24,6 +24,8 @@ _EVENTS = (
     Column("payload", "PAYLOAD"),
 )
 
+_VALUES = (Column("what", ""), Column("recording", "RECORDING"), Column("value", "VALUE"))
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare two recordings; return 0 only if they are the same as far as both go."""
@@ -94,13 +96,18 @@ def _print(a: Recording, b: Recording, found: Comparison) -> None:
     if rows:
         emit(rows, _EVENTS, Format.TABLE, sys.stdout)
         print()
-    differences = _rows([*found.registers, *found.devices, *found.memory])
+    differences = [*found.registers, *found.devices, *found.memory]
     if not differences:
         print(f"at {grouped(found.at)} branches the machines are the same")
         return
     print(f"at {grouped(found.at)} branches {_counted(found.pages, 'page')} of memory and these differ:\n")
-    columns = (Column("name", ""), Column("a", names[0]), Column("b", names[1]))
-    emit(differences, columns, Format.TABLE, sys.stdout)
+    # One below the other: what waits in a serial port may be a long line.
+    rows = [
+        {"what": each.name, "recording": name, "value": value}
+        for each in differences
+        for name, value in zip(names, (each.recorded, each.replayed), strict=True)
+    ]
+    emit(rows, _VALUES, Format.TABLE, sys.stdout)
 
 
 def _sides(names: tuple[str, str], what: str, parting: Parting | None) -> Iterator[dict[str, Any]]:
