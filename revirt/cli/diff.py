@@ -80,10 +80,13 @@ def _rows(differences: list[Any]) -> list[dict[str, str]]:
 
 def _print(a: Recording, b: Recording, found: Comparison) -> None:
     between = f"{grouped(found.begin)} to {grouped(found.end)} branches"
-    if found.is_same:
-        print(f"{styled('same', 'green', sys.stdout)}: from {between}")
-        return
     names = _names(a, b)
+    if found.is_same:
+        ends = [each.end_branches for each in (a, b)]
+        # The other may have more to tell, also of that very branch.
+        where = f", where {names[ends.index(min(ends))]} ends" if ends[0] != ends[1] else ""
+        print(f"{styled('same', 'green', sys.stdout)}: from {between}{where}")
+        return
     if not found.begins_alike:
         print(f"they differ from the start of what both have, {between}\n")
     elif found.parting is not None:

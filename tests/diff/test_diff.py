@@ -376,6 +376,17 @@ def test_machines_that_are_the_same_are_said_to_be(two: Path, capsys: pytest.Cap
     assert capsys.readouterr().out.endswith(f"\nat {begin} branches the machines are the same\n")
 
 
+def test_of_one_that_goes_on_longer_it_is_said_where_the_other_ends(
+    two: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attack = Recording.open(two / "attack")
+    cut(attack, two / "part", attack.checkpoints[0], 1_700, asked=("a", "b"))
+
+    assert main(["diff", "part", "attack"]) == main(["diff", "attack", "part"]) == 0
+
+    assert capsys.readouterr().out == 2 * "same: from 0 to 1,700 branches, where part ends\n"
+
+
 def test_one_and_the_same_is_the_same(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diff", "attack", "attack"]) == 0
 
