@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from revirt.core import STOP_HALT
+from revirt.core import STOP_HALT, WATCH_READ, WATCH_WRITE
 from revirt.position import Position
 from revirt.timeline.conditions import When, is_behind
 from revirt.timeline.scouts import Piece, Scouts
 from revirt.timeline.snapshots import Snapshot
 from revirt.timeline.walker import APART, Walker
-from revirt.timeline.watch import TRAPS, WORTH, Hit, Noted, Watch
+from revirt.timeline.watch import PAGE_SIZE, TRAPS, WORTH, Hit, Noted, Watch, entered_pages
 
 _STRIDE = 4_000_000
 """Branches between two snapshots of a stretch that is searched backwards, and that hooks are used for at a time."""
@@ -221,21 +221,34 @@ class Searcher:
     def _hits_on_line(self, watch: Watch, branches: int) -> list[Hit]:
         """Return all hits on the line that begins at *branches*, in order."""
         self._walker.stand_at(branches)
-        core = self._walker.machine.core
-        begin, first, stop = self._walker.begin, core.instructions, STOP_HALT
-        watch.put_on(core, stops=False)
+        noted, _ = self._noted_on_line(watch, traps=False)
+        entered = None
+        if any(each[0] & (WATCH_READ | WATCH_WRITE) and _crosses(each) for each, _ in noted):
+            trapped, are_all = self._noted_on_line(watch, traps=True)
+            entered = entered_pages(trapped) if are_all else None
+        return [hit for each, steps in noted for hit in watch.hits(each, steps, entered)]
+
+    def _noted_on_line(self, watch: Watch, *, traps: bool) -> tuple[list[tuple[Noted, int]], bool]:
+        """Go along the line that begins here, and come back.
+
+        Return what is noted on it, each with its instruction, and whether that is by *traps*, and all.
+        """
+        core, begin = self._walker.machine.core, self._walker.begin
+        first, stop = core.instructions, STOP_HALT
+        watch.put_on(core, stops=False, traps=traps)
         if not self._walker.has_no_steps:
             stop = self._walker.go_along()
         done = core.instructions - first
         # An instruction that has begun is counted.
         noted = [(each, max(0, each[2] - first - 1)) for each in self._taken()]
-        if stop == STOP_HALT and branches < self._end:
+        if stop == STOP_HALT and begin.branches < self._end:
             # And what happens on the way into the handler.
-            self._walker.run(branches + 1)
+            self._walker.run(begin.branches + 1)
             noted += [(each, done) for each in self._taken()[len(noted) :]]
+        are_trapped = core.traps and core.traps_left > 0
         self._unwatch()
         self._walker.restore(begin)
-        return [hit for each, steps in noted if each[1] == branches for hit in watch.hits(each, steps)]
+        return [(each, steps) for each, steps in noted if each[1] == begin.branches], are_trapped
 
     def check(self, watch: Watch) -> None:
         """Raise UsageError if *watch* is more than the core can watch."""
@@ -261,3 +274,8 @@ class Searcher:
     def _unwatch(self) -> None:
         self._walker.machine.core.stop_at_hits = False
         self._walker.machine.core.set_watches((), (), ())
+
+
+def _crosses(noted: Noted) -> bool:
+    """Return whether an access goes on into another page."""
+    return noted[4] % PAGE_SIZE + noted[5] > PAGE_SIZE

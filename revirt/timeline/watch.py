@@ -2,12 +2,13 @@
 
 The core watches memory in one of two ways.  With hooks it tells every access, and everything that the guest stores
 or loads is slower.  With traps it tells the line, at full speed; but it may name lines that have no such access, and
-each access costs some 20 us.  So lines are found with traps, as long as they are few, and looked at with hooks.
+each access costs some 20 us.  So lines are found with traps, as long as they are few, and looked at with hooks.  An
+access that goes on into another page is shown to hooks by its first one; traps tell where it goes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +16,6 @@ from revirt.core import (
     WATCH_ADDRESS_SPACE,
     WATCH_EXECUTE,
     WATCH_INTERRUPT,
-    WATCH_MAYBE,
     WATCH_PRIVILEGE,
     WATCH_READ,
     WATCH_SYSTEM_CALL,
@@ -50,8 +50,12 @@ WORTH = 350
 
 _SYSTEM: Final = WATCH_INTERRUPT | WATCH_SYSTEM_CALL | WATCH_ADDRESS_SPACE | WATCH_PRIVILEGE
 
+_ACCESS: Final = WATCH_READ | WATCH_WRITE
+
 Noted = tuple[int, int, int, int, int, int, int]
 """What the core noted: see `revirt.core.Core.take_hits`."""
+Entered = tuple[int, int, int]
+"""An access at the beginning of a page: the instruction of its line, ``WATCH_READ`` or ``WATCH_WRITE``, the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +134,12 @@ class Watch:
             raise UsageError(f"too much to look for at once: {error}") from error
         core.stop_at_hits = stops
 
-    def hits(self, noted: Noted, steps: int = 0) -> list[Hit]:
-        """Return what the core *noted*, as the instruction *steps* of its line: a hit for each condition it is for."""
+    def hits(self, noted: Noted, steps: int = 0, entered: Container[Entered] | None = None) -> list[Hit]:
+        """Return what the core *noted*, as the instruction *steps* of its line: a hit for each condition it is for.
+
+        *entered* tells of the accesses that go on into the next page which they get to.  Without that they may get to
+        any, and make hits that are none.
+        """
         kind, branches, _, _, address, size, value = noted
         if kind & WATCH_EXECUTE:
             return [Hit(branches, steps, each, address) for each in self._code.get(address, ())]
@@ -144,8 +152,7 @@ class Watch:
         return [
             Hit(branches, steps, each.condition, max(address, each.start) + each.offset)
             for each in self._memory
-            if each.kinds & kind
-            and (kind & WATCH_MAYBE or (address < each.end and each.start < address + max(size, 1)))
+            if each.kinds & kind and _reaches(address, max(size, 1), each, entered, (steps, kind & _ACCESS))
         ]
 
     def lines(self, noted: Iterable[Noted], *, trapped: bool) -> list[int]:
@@ -198,6 +205,24 @@ class Watch:
                 )
             self._memory.append(_Range(kinds, physical, physical + piece, address - physical, condition))
             address, left = address + piece, left - piece
+
+
+def entered_pages(noted: Iterable[tuple[Noted, int]]) -> frozenset[Entered]:
+    """Return what was entered by what was *noted* by traps, each with its instruction."""
+    return frozenset(
+        (steps, each[0] & _ACCESS, each[4] // PAGE_SIZE) for each, steps in noted if each[4] % PAGE_SIZE == 0
+    )
+
+
+def _reaches(
+    address: int, size: int, watched: _Range, entered: Container[Entered] | None, access: tuple[int, int]
+) -> bool:
+    """Return whether an *access* to *size* bytes from physical *address* on reaches what is *watched*."""
+    in_page = min(size, PAGE_SIZE - address % PAGE_SIZE)
+    if address < watched.end and watched.start < address + in_page:
+        return True
+    page, offset = divmod(watched.start, PAGE_SIZE)
+    return offset < size - in_page and (entered is None or (*access, page) in entered)
 
 
 def _union(kinds: Iterable[int]) -> int:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
-from assembly import assemble
-from library import RecordWith
+from sources import RecordSource
 from straight import straight_digest, walk
 
-from revirt.image import Guest
-from revirt.monitor.console import NullConsole
 from revirt.position import Position
-from revirt.recording import Recording
 from revirt.timeline import Execute, StopReason, Timeline, Write
 from revirt.timeline.line import LONGEST_BLOCK, MARKS_APART
 
-RecordSource = Callable[[str, int], Recording]
-"""Records 16-bit code, so many branches of it."""
 FORGETFUL = """
         cli
         xor     ax, ax
@@ -44,19 +35,6 @@ again:  .fill   {NOPS // 2}, 1, 0x90
         .fill   {NOPS // 2}, 1, 0x90
         jmp     again
 """
-
-
-@pytest.fixture
-def record_source(record_with: RecordWith, tmp_path: Path) -> RecordSource:
-    """Return a function that records 16-bit code."""
-
-    def record(source: str, branches: int) -> Recording:
-        image = tmp_path / "code.bin"
-        image.write_bytes(assemble(source, 16, 0x1000))
-        guest = Guest("code", "some code", 1 << 20, file=image, format="flat", address=0x1000)
-        return record_with(guest, NullConsole(), until=Position(branches))
-
-    return record
 
 
 def test_single_steps_go_where_seeks_go_in_code_that_changes_its_own_block(
