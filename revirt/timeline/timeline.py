@@ -335,7 +335,7 @@ class Timeline:
         """Go on to the first place behind this one where one of *conditions* holds, to *until*, or to the end.
 
         Raises UsageError, and stays, for a condition that cannot be looked for, and where there is no position *until*;
-        and stays for whatever a predicate raises.
+        and whatever a predicate raises, where that was asked.
         """
         here, last = self.position, Position(self.end.branches + 1)
         limit = min(until, last) if until is not None else last
@@ -379,9 +379,8 @@ class Timeline:
 
     @contextmanager
     def _searching(self) -> Iterator[None]:
-        """Let `interrupt` end what is done, wherever that is; if anything else does, stay here."""
-        staying = self._walker.staying(BaseException, but=(InterruptedSearchError,))
-        with staying, self._searcher.searching():
+        """Let `interrupt` end what is done; where it cannot be done, or Ctrl-C ends a script, stay here."""
+        with self._walker.staying(UsageError, KeyboardInterrupt), self._searcher.searching():
             yield
 
     def _stopped(self, found: Found) -> Stopped:

@@ -93,17 +93,16 @@ class Walker:
             self._stand_at(branches)
 
     @contextmanager
-    def staying(self, *errors: type[BaseException], but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-        """Be where it is now if one of *errors* leaves the block, *but* for these."""
+    def staying(self, *errors: type[BaseException]) -> Iterator[None]:
+        """Be where it is now if one of *errors* leaves the block."""
         line, steps = self.line, self.steps
         try:
             yield
-        except errors as error:
-            if not isinstance(error, but):
-                self.is_searching = False
-                self.restore(line.begin)
-                self._line = line
-                self.advance(steps)
+        except errors:
+            self.is_searching = False
+            self.restore(line.begin)
+            self._line = line
+            self.advance(steps)
             raise
 
     def _stand_at(self, branches: int) -> None:
