@@ -258,7 +258,8 @@ class Core:
 
     @property
     def traps_left(self) -> int:
-        """How many more traps there may be; at 0 `run` ends with ``STOP_WATCH``, at once, and notes nothing more."""
+        """How many more traps there may be.  At 0 nothing more is noted, and `run` ends with ``STOP_WATCH`` at the next
+        taken branch: of the line before that it is not known what else was accessed."""
 
     stop_at_hits: bool
     """Whether a hit ends `run`, with ``STOP_WATCH``, at the next taken branch.  `step` only notes."""

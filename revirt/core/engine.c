@@ -297,8 +297,6 @@ Stop engine_run(Core *core, uint64_t limit)
         return STOP_LIMIT;
     if (core->traps)
         traps_close(core);
-    if (core->traps && core->traps_left == 0)
-        return STOP_WATCH;
     core->limit = limit;
     if (core->attention & ATTEND_WATCH)
         watch_start(core);

@@ -53,7 +53,7 @@ class ConsoleSearch:
         core = self._walker.machine.core
         first, steps = core.instructions, []
         with self._walker.hearing(lambda: steps.append((self._next(), core.instructions - first - 1))):
-            self._walker.go_along()
+            self._go_along()
         return Position(line, next(step for at, step in steps if at == place))
 
     def _line_of(self, place: Place, start: int, end: int) -> int:
@@ -69,8 +69,12 @@ class ConsoleSearch:
         with self._walker.hearing(hear):
             self._walker.run(end)
             if not lines:
-                self._walker.go_along()
+                self._go_along()
         return lines[0]
+
+    def _go_along(self) -> None:
+        with self._walker.gone_along():
+            pass
 
     def _next(self) -> Place:
         """Return the next byte to be transmitted."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from revirt.core import STOP_HALT, WATCH_READ, WATCH_WRITE
+from revirt.core import STOP_HALT, WATCH_READ, WATCH_WRITE, Core
 from revirt.position import Position
 from revirt.timeline.conditions import When, is_behind
 from revirt.timeline.scouts import Piece, Scouts
@@ -97,15 +97,15 @@ class Searcher:
             end = min(branches + (APART if has_traps else _STRIDE), last)
             watch.put_on(core, stops=True, traps=has_traps)
             self._walker.run(end)
-            noted, has_traps, stood = self._taken(), core.traps, core.branches
+            noted, has_traps, stood, unseen = self._taken(), core.traps, core.branches, _unseen(core)
             self._unwatch()
-            for line in watch.lines(noted, trapped=has_traps):
+            for line in dict.fromkeys([*watch.lines(noted, trapped=has_traps), *unseen]):
                 for hit in self._hits_on_line(watch, line):
                     if self._is_true(hit):
                         return hit
-            if has_traps and noted:
+            if has_traps and (noted or unseen):
                 hooks_until = stood + _STRIDE
-            if core.branches == end and not noted:
+            if stood == end and not (noted or unseen):
                 self._walker.snapshots.keep(self._walker.snapshots.take())
             branches = stood
             self._walker.stand_at(branches)
@@ -173,13 +173,15 @@ class Searcher:
             watch.put_on(core, stops=False, traps=at >= hooks_until)
             self._walker.run(min(at + _STRIDE, end))
             noted, forgotten, is_trapped = self._taken(), core.hits_noted, core.traps
-            if is_trapped and core.traps_left == 0 and core.branches - at < TRAPS * WORTH:
+            unseen = _unseen(core)
+            if unseen and core.branches - at < TRAPS * WORTH:
                 hooks_until = core.branches + _STRIDE
             if forgotten > len(noted):
                 found.lines.clear()
                 found.since = noted[0][1]
             # What a trap names may also be the line that is stood before.
-            found.lines += [line for line in watch.lines(noted, trapped=is_trapped) if line < end]
+            lines = watch.lines(noted, trapped=is_trapped)
+            found.lines += [line for line in dict.fromkeys([*lines, *unseen]) if line < end]
             found.are_trapped |= is_trapped
             if core.branches < end and core.branches - (kept[-1].branches if kept else start) >= _STRIDE:
                 kept.append(self._walker.snapshots.take())
@@ -219,14 +221,15 @@ class Searcher:
         return self.holds(condition)
 
     def _hits_on_line(self, watch: Watch, branches: int) -> list[Hit]:
-        """Return all hits on the line that begins at *branches*, in order."""
+        """Return all hits on the line that begins at *branches*, in the order in which they end a search on."""
         self._walker.stand_at(branches)
         noted, _ = self._noted_on_line(watch, traps=False)
         entered = None
         if any(each[0] & (WATCH_READ | WATCH_WRITE) and _crosses(each) for each, _ in noted):
             trapped, are_all = self._noted_on_line(watch, traps=True)
             entered = entered_pages(trapped) if are_all else None
-        return [hit for each, steps in noted for hit in watch.hits(each, steps, entered)]
+        hits = [hit for each, steps in noted for hit in watch.hits(each, steps, entered)]
+        return sorted(hits, key=lambda hit: (hit.position, is_behind(hit.condition)))
 
     def _noted_on_line(self, watch: Watch, *, traps: bool) -> tuple[list[tuple[Noted, int]], bool]:
         """Go along the line that begins here, and come back.
@@ -235,19 +238,25 @@ class Searcher:
         """
         core, begin = self._walker.machine.core, self._walker.begin
         first, stop = core.instructions, STOP_HALT
-        watch.put_on(core, stops=False, traps=traps)
+        noted: list[tuple[Noted, int]] = []
+        are_trapped = True
         if not self._walker.has_no_steps:
-            stop = self._walker.go_along()
+            watch.put_on(core, stops=False, traps=traps)
+            with self._walker.gone_along() as stop:
+                # An instruction that has begun is counted.
+                noted = [(each, max(0, each[2] - first - 1)) for each in self._taken()]
+                are_trapped = _is_trapped(core)
+                # What comes back with the snapshot is nobody's access.
+                self._unwatch()
         done = core.instructions - first
-        # An instruction that has begun is counted.
-        noted = [(each, max(0, each[2] - first - 1)) for each in self._taken()]
         if stop == STOP_HALT and begin.branches < self._end:
             # And what happens on the way into the handler.
+            watch.put_on(core, stops=False, traps=traps)
             self._walker.run(begin.branches + 1)
             noted += [(each, done) for each in self._taken()[len(noted) :]]
-        are_trapped = core.traps and core.traps_left > 0
-        self._unwatch()
-        self._walker.restore(begin)
+            are_trapped &= _is_trapped(core)
+            self._unwatch()
+            self._walker.restore(begin)
         return [(each, steps) for each, steps in noted if each[1] == begin.branches], are_trapped
 
     def check(self, watch: Watch) -> None:
@@ -274,6 +283,16 @@ class Searcher:
     def _unwatch(self) -> None:
         self._walker.machine.core.stop_at_hits = False
         self._walker.machine.core.set_watches((), (), ())
+
+
+def _is_trapped(core: Core) -> bool:
+    """Return whether traps watch memory, and have not run out."""
+    return core.traps and core.traps_left > 0
+
+
+def _unseen(core: Core) -> list[int]:
+    """Return the line of which traps have not seen all, if they ran out: that which ended where the core stands."""
+    return [core.branches - 1] if core.traps and core.traps_left == 0 else []
 
 
 def _crosses(noted: Noted) -> bool:

@@ -270,16 +270,17 @@ class Walker:
         self.steps += core.instructions - before
         return stop
 
-    def go_along(self) -> int:
-        """Step over all of the line that begins here, and come back; return why the core stopped behind it.
+    @contextmanager
+    def gone_along(self) -> Iterator[int]:
+        """Step over all of the line that begins here; the block is told why the core stopped behind it.
 
-        Raises InterruptedSearchError if somebody wants a search to end, when it has come back as well.
+        Then, and if InterruptedSearchError is raised because somebody wants a search to end, it comes back.
         """
         core, begin = self.machine.core, self.begin
         try:
             while (stop := core.step(MARKS_APART, begin.branches + 1, True)) == STOP_STEPS:
                 self.look_up()
-            return stop
+            yield stop
         finally:
             self.restore(begin)
 

@@ -155,10 +155,26 @@ def test_when_there_were_enough_the_guest_is_stopped_and_not_trapped_any_more() 
     assert core.run(FOREVER) == STOP_WATCH
     assert (core.branches, core.traps_left, core.hits_noted) == (11, 0, 10)
     assert core.run(FOREVER) == STOP_WATCH
-    assert core.branches == 11
+    assert (core.branches, core.hits_noted) == (12, 10)
 
     core.set_watches([], [], [])
     assert core.run(FOREVER) == STOP_HALT
+
+
+def test_when_there_were_enough_while_an_interrupt_was_delivered_the_guest_stops_behind_that() -> None:
+    """Seen: it stopped at once, between two taken branches, on a line that nobody can come to again like that."""
+    core = real("again: jmp again\n handler: hlt")
+    set_vector(core, 0x20, CODE + 2)
+    core.set_watches([], [(STACK - 8, 8)], [], traps=1)
+    core.run(core.branches + 3)
+    before = core.branches
+
+    core.interrupt(0x20)
+
+    assert core.traps_left == 0
+    assert core.run(FOREVER) == STOP_WATCH
+    assert core.branches == before + 1
+    assert core.pc == CODE + 2
 
 
 def test_a_hit_stops_the_guest_if_it_is_to() -> None:

@@ -23,7 +23,7 @@ from revirt.log.events import Kind
 from revirt.machine.machine import Digest
 from revirt.monitor.console import NullConsole
 from revirt.position import Position
-from revirt.timeline import Timeline, line, walker
+from revirt.timeline import Timeline, line, walker, watch
 from revirt.timeline.conditions import (
     Access,
     Condition,
@@ -179,6 +179,48 @@ def test_a_search_for_memory_and_code_at_once_goes_on_behind_each_find(recording
     found = [timeline.run_back((Access(97, 8, physical=True), code)).position for _ in places]
 
     assert found == places
+
+
+def test_an_interrupt_is_found_before_what_its_delivery_writes(recording_of: RecordingOf) -> None:
+    """Seen: looked for together, what was written was found, and the interrupt passed."""
+    timeline = Timeline(recording_of("idle", "virtual"))
+    start = timeline.seek(Position(320))
+    stack = timeline.registers()["rsp"]
+    alone = timeline.run([Interrupt()])
+    assert alone.reason is StopReason.INTERRUPT
+
+    timeline.seek(start)
+    found = timeline.run([Interrupt(), Write(stack - 16, 16, physical=True)])
+    while found.position < alone.position:
+        found = timeline.run([Interrupt(), Write(stack - 16, 16, physical=True)])
+
+    assert found == alone
+    assert timeline.run([Interrupt(), Write(stack - 16, 16, physical=True)]).reason is StopReason.WATCHPOINT
+
+
+@pytest.mark.parametrize("traps", [1, 2, 5, 11])
+def test_nothing_is_missed_where_traps_run_out(
+    traps: int, recording_of: RecordingOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: going back, what else was accessed on that line was missed, and any number of them going on."""
+    timeline = Timeline(recording_of("idle", "virtual"))
+    start, end = Position(320), Position(360)
+    timeline.seek(end)
+    stack = timeline.registers()["rsp"]
+    condition = Access(stack - 16, 5_000, physical=True)
+    monkeypatch.setattr(watch, "TRAPS", 1 << 30)
+    timeline.seek(start)
+    expected = all_of(timeline.run, timeline, condition, end)
+    timeline.seek(end)
+    expected_back = all_of(timeline.run_back, timeline, condition, start)
+    assert len(expected) == len(expected_back) > 10
+
+    monkeypatch.setattr(watch, "TRAPS", traps)
+
+    timeline.seek(end)
+    assert all_of(timeline.run_back, timeline, condition, start) == expected_back
+    timeline.seek(start)
+    assert all_of(timeline.run, timeline, condition, end) == expected
 
 
 def test_an_address_that_is_not_mapped_cannot_be_watched(recording_of: RecordingOf) -> None:
