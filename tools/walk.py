@@ -5,11 +5,15 @@
     python tools/walk.py --seed 7 --case 123                 one walk again; its files are kept
     python tools/walk.py --recording DIR --times 100         through recordings of one's own
     python tools/walk.py --debian --times 300                through Debian, which is built if it has to be
+    python tools/walk.py --finds --times 200                 look for all kinds of conditions in a part of each
 
 A walk is some twenty moves on a new `Timeline`: seeks, steps, searches for code, memory and events, marks and ways back
 to them.  Wherever a move ends, the digests of CPU, memory and devices, the program counter and the event to come have
 to be those of a replay that goes straight ahead from the oldest checkpoint; what is refused must not move anything.
 The samples are the golden recordings, and bundled guests that are recorded anew, under the host's clock.
+
+With --finds it looks for conditions of all kinds in a part of a recording, from one end to the other and back: each
+search has to end where a straight replay that looks at every line saw what it looks for, with an index and without.
 
 Prints a summary, and for every failure the fewest moves that go wrong, and how to do the walk again.  The exit status
 is 1 if there was any.
@@ -31,20 +35,24 @@ from pathlib import Path
 from random import Random
 
 from trials import run
+from walking.finds import compare
 from walking.moves import Move, Terrain, random_walk, survey
 from walking.samples import debian_makers, make_samples, makers
 from walking.walks import check, shrink, walk
 
+from revirt.index import build_index
 from revirt.recording import Recording
 
 _AT_ONCE = 40
 """Walks that one straight replay tells about."""
 _MOVES = 20
+_SPACING = 4_000
+"""Branches of an interval of the indices that searches have."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of some walks: how many, how many stops, which moves, and the failures in words."""
+    """What came of some walks, or searches: how many, how many stops, which moves, and the failures in words."""
 
     walks: int = 0
     stops: int = 0
@@ -82,6 +90,19 @@ def run_walks(path: Path, seed: int, numbers: Sequence[int], again: str) -> Outc
     return outcome
 
 
+def run_finds(path: Path, seed: int, numbers: Sequence[int], again: str) -> Outcome:
+    """Look for the conditions that *numbers* of *seed* make in the recording in *path*."""
+    recording = Recording.open(path)
+    terrain = survey(recording, Random(f"{seed}/{path.name}"))
+    outcome = Outcome(len(numbers))
+    for number in numbers:
+        outcome.failures += [
+            f"{path.name}, search {number}: {problem}\nagain: {again} --case {number}"
+            for problem in compare(recording, terrain, Random(f"{seed}/{number}"))
+        ]
+    return outcome
+
+
 def run_all(arguments: argparse.Namespace, root: Path) -> list[str]:
     """Do all walks that are asked for; return the failures, in words."""
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().getrandbits(32)
@@ -90,10 +111,14 @@ def run_all(arguments: argparse.Namespace, root: Path) -> list[str]:
         debian_makers() if arguments.debian else makers(), root / "samples"
     )
     again = f"python tools/walk.py --seed {seed}{_again(arguments)} --directory {root}"
+    if arguments.finds and not arguments.recording:
+        for path in paths[::2]:
+            build_index(Recording.open(path), jobs=1, spacing=_SPACING)
     total = Outcome()
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
         tasks = [
-            pool.submit(run_walks, path, seed, numbers, again) for path, numbers in _share(arguments, paths)
+            pool.submit(run_finds if arguments.finds else run_walks, path, seed, numbers, again)
+            for path, numbers in _share(arguments, paths)
         ]
         for task in as_completed(tasks):
             total.add(task.result())
@@ -115,9 +140,10 @@ def _share(arguments: argparse.Namespace, paths: Sequence[Path]) -> Iterator[tup
 
 
 def _again(arguments: argparse.Namespace) -> str:
+    finds = " --finds" if arguments.finds else ""
     if arguments.recording:
-        return "".join(f" --recording {path}" for path in arguments.recording)
-    return " --debian" if arguments.debian else ""
+        return finds + "".join(f" --recording {path}" for path in arguments.recording)
+    return f"{finds} --debian" if arguments.debian else finds
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, metavar="N", help="default: another one each time")
     parser.add_argument("--case", dest="alone", type=int, metavar="N", help="do this one alone")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    parser.add_argument("--finds", action="store_true", help="compare searches, not walks")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--recording", action="append", type=Path, metavar="DIR", help="walk through this one")
     which.add_argument("--debian", action="store_true", help="walk through Debian")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import walk
@@ -16,7 +17,7 @@ from walking.walks import walk as walked
 
 from revirt.position import Position
 from revirt.recording import Recording
-from revirt.timeline import Timeline
+from revirt.timeline import Stopped, StopReason, Timeline
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,29 @@ def test_walks_come_to_what_straight_replays_come_to(paths: list[Path]) -> None:
 
         assert outcome.failures == []
         assert outcome.stops == 21
+
+
+@pytest.mark.parametrize("name", ["vuln-live", "idle"])
+def test_searches_find_what_a_straight_replay_sees(name: str, paths: list[Path]) -> None:
+    path = next(each for each in paths if each.name == name)
+
+    outcome = walk.run_finds(path, 15, [1], "again:")
+
+    assert outcome.failures == []
+
+
+def test_what_a_search_passes_is_told(recording_of: RecordingOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_past(timeline: Timeline, *arguments: Any) -> Stopped:
+        stopped = run(timeline, *arguments)
+        return stopped if stopped.reason is StopReason.UNTIL else run(timeline, *arguments)
+
+    run = Timeline.run
+    monkeypatch.setattr(Timeline, "run", run_past)
+
+    outcome = walk.run_finds(recording_of("vuln").path, 15, [1], "again:")
+
+    assert outcome.failures
+    assert all(" search 1: on between " in failure for failure in outcome.failures)
 
 
 def test_a_walk_is_made_by_its_number_alone(recording_of: RecordingOf) -> None:

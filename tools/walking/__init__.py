@@ -4,4 +4,5 @@ samples    recordings to walk through
 moves      a move, and random ones
 walks      a walk, the stops it comes to, and the fewest moves that go wrong
 straight   what a replay that goes straight ahead finds at the same positions
+finds      searches, and what such a replay sees of what they look for
 """

@@ -11,7 +11,21 @@ from revirt.log.events import Kind
 from revirt.position import Position
 from revirt.recording import Recording
 from revirt.replay import ReplaySession
-from revirt.timeline import Access, Condition, EventKind, Execute, Read, Timeline, Write
+from revirt.timeline import (
+    Access,
+    AddressSpace,
+    Condition,
+    ConsoleText,
+    EventKind,
+    Execute,
+    Interrupt,
+    Privilege,
+    Read,
+    SystemCall,
+    Timeline,
+    When,
+    Write,
+)
 
 _PLACES, _LINE = 24, 40
 """At how many branches code and memory to search for are looked up, and how many instructions of each."""
@@ -32,6 +46,21 @@ class Move:
 
     def __str__(self) -> str:
         return f"timeline.{self.name}({', '.join(map(repr, self.arguments))})"
+
+
+@dataclass(frozen=True, slots=True)
+class PcIs:
+    """A predicate: whether the program counter, divided by *divisor*, leaves *rest*."""
+
+    divisor: int
+    rest: int
+
+    def __call__(self, timeline: Timeline) -> bool:
+        return self.holds(timeline.machine.core.pc)
+
+    def holds(self, pc: int) -> bool:
+        """Return whether it is true for this program counter."""
+        return pc % self.divisor == self.rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +152,19 @@ def _search(rng: Random, terrain: Terrain) -> Move:
 
 
 def _condition(rng: Random, terrain: Terrain) -> Condition:
-    match rng.randrange(8):
+    match rng.randrange(12):
         case 0:
             return EventKind(rng.choice(list(Kind)))
         case 1 | 2 | 3:
             return Execute(rng.choice(terrain.code))
+        case 4:
+            return ConsoleText(rng.choice((b".", b"[0-9]$", b"er", b"nobody says this")))
+        case 5:
+            return Interrupt(rng.choice((None, 0x20, 0x24, 8, 13, 14)))
+        case 6:
+            return rng.choice((SystemCall(), AddressSpace(), Privilege(), Privilege(0)))
+        case 7:
+            return When(PcIs(rng.randint(2, 9), 1), at=rng.choice((None, Execute(rng.choice(terrain.code)))))
     kind = rng.choice((Write, Write, Read, Access))
     address = rng.choice(terrain.memory) + rng.randint(-16, 16)
     return kind(max(0, address), rng.choice(_SIZES), physical=rng.random() < 0.8)
