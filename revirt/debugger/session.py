@@ -129,17 +129,17 @@ class Session:
 
     def step(self, count: int) -> Stopped:
         """Go *count* instructions on, back if it is negative, until `interrupt`."""
-        timeline = self.timeline
-        move, end = (timeline.forward, StopReason.END) if count > 0 else (timeline.back, StopReason.START)
-        for _ in range(abs(count)):
-            before = self.position
-            if not move():
-                return Stopped(end, self.position)
-            if (before, self.position) == ENTERED:
-                move()
-            if self.wants_stop:
-                return Stopped(StopReason.INTERRUPTED, self.position)
-        return Stopped(StopReason.STEP, self.position)
+        if count < 0:
+            return self.timeline.step_back(-count)
+        before = self.position
+        stopped = self.timeline.step()
+        if (before, self.position) == ENTERED:
+            stopped = self.timeline.step()
+        if count == 1 or stopped.reason is not StopReason.STEP:
+            return stopped
+        if self.wants_stop:
+            return Stopped(StopReason.INTERRUPTED, self.position)
+        return self.timeline.step(count - 1)
 
     def run(self, conditions: Sequence[Condition], *, is_forward: bool) -> Stopped:
         """Go on or back to where one of *conditions* holds, as `Timeline.run` and `Timeline.run_back` do."""
