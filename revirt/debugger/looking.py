@@ -22,8 +22,9 @@ from revirt.log.events import Event
 from revirt.log.wording import payload
 from revirt.machine.modes import stack_pointer
 from revirt.position import Position
-from revirt.render import printable, size
+from revirt.render import printable
 from revirt.timeline import Execute
+from revirt.timeline.wording import facts
 
 MOST_BYTES, MOST_LINES = 4096, 1000
 _LINE = 16
@@ -348,20 +349,13 @@ def _info(session: Session, words: Words) -> str:
 
 
 def _about(session: Session) -> Iterator[str]:
-    recording, timeline = session.recording, session.timeline
-    facts = {
-        "path": recording.path,
-        "uuid": recording.manifest.uuid,
-        "state": recording.state,
-        "guest": recording.manifest.guest.get("name"),
-        "clock": recording.manifest.clock,
-        "memory": size(timeline.machine.config.memory),
-        "kept": f"{timeline.start} to {timeline.end}",
-        "events": f"{timeline.events.first} to {timeline.events.end - 1}",
+    timeline = session.timeline
+    told = facts(session.recording, timeline.start, timeline.end)
+    for name, value in {
+        **told,
         "symbols": len(session.symbols) or "none",
         "notes": session.notes.path,
-    }
-    for name, value in facts.items():
+    }.items():
         yield printable(f"{name:<8} {value}")
 
 

@@ -13,7 +13,7 @@ from revirt.machine.modes import program_counter
 from revirt.position import Position
 from revirt.render import printable
 from revirt.timeline import seek_point
-from revirt.timeline.wording import describe, parse_condition
+from revirt.timeline.wording import describe, facts, parse_condition
 
 _HISTORY = 1000
 _EVENTS, _MOST_EVENTS = 10, 1000
@@ -193,19 +193,8 @@ class Monitor:
 
     def _about(self) -> str:
         target = self._target
-        recording = target.recording
-        facts = {
-            "path": recording.path,
-            "uuid": recording.manifest.uuid,
-            "state": recording.state,
-            "guest": recording.manifest.guest.get("name"),
-            "clock": recording.manifest.clock,
-            "memory": f"{target.machine.config.memory >> 10} KiB",
-            "kept": f"{target.start} to {target.end}",
-            "events": f"{recording.event_end - recording.event_count} to {recording.event_end - 1}",
-            "created": recording.manifest.created,
-        }
-        return "".join(_line(f"{name:<8} {value}\n") for name, value in facts.items())
+        told = facts(target.recording, target.start, target.end)
+        return "".join(_line(f"{name:<8} {value}\n") for name, value in told.items())
 
     def _hints(self, words: Sequence[str]) -> str:
         (text,) = _expect(words, 1, "hints on|off")

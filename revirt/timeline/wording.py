@@ -20,6 +20,9 @@ from typing import Final
 
 from revirt.errors import UsageError
 from revirt.log.events import Kind
+from revirt.position import Position
+from revirt.recording import Recording
+from revirt.render import size
 from revirt.timeline.conditions import (
     Access,
     AddressSpace,
@@ -108,6 +111,21 @@ def _range(address: int, size: int) -> tuple[int, int]:
     if not 1 <= size <= min(_LARGEST_RANGE, (1 << 64) - address):
         raise UsageError(f"a range of {size} bytes is not looked for there; 1 to {_LARGEST_RANGE} are")
     return address, size
+
+
+def facts(recording: Recording, start: Position, end: Position) -> dict[str, object]:
+    """Return what *recording* is, and that it can be looked at from *start* to *end*, each thing by its name."""
+    return {
+        "path": recording.path,
+        "uuid": recording.manifest.uuid,
+        "state": recording.state,
+        "guest": recording.manifest.guest.get("name"),
+        "clock": recording.manifest.clock,
+        "memory": size(recording.manifest.machine["memory"]),
+        "kept": f"{start} to {end}",
+        "events": f"{recording.event_end - recording.event_count} to {recording.event_end - 1}",
+        "created": recording.manifest.created,
+    }
 
 
 def describe(stopped: Stopped) -> str:
