@@ -20,7 +20,7 @@ from revirt.debugger.session import Point, Session
 from revirt.errors import UsageError
 from revirt.log.events import Kind
 from revirt.machine.modes import stack_pointer
-from revirt.timeline import Condition, Execute, Stopped, StopReason, Timeline, seek_point
+from revirt.timeline import Condition, Execute, Stopped, StopReason, seek_point
 from revirt.timeline.wording import CONDITIONS, KINDS
 
 MOST_STEPS = 10_000_000
@@ -155,24 +155,16 @@ def _repeated(session: Session) -> Callable[[bool], str]:
 # -- places --------------------------------------------------------------------------------------------------------
 
 
-def went(session: Session, stopped: Stopped) -> str:
-    """Return where a seek has led, or that it was interrupted and the guest stands where it did."""
-    return _told(session, stopped, is_forward=True)
-
-
 def _seek(session: Session, words: Words) -> str:
     (text,) = expect(words, 1, 1, "seek POINT")
-    return went(session, session.timeline.until_interrupt(lambda: seek_point(session.timeline, text)))
+    seek_point(session.timeline, text)
+    return where(session)
 
 
 def _event(session: Session, words: Words) -> str:
-    (text,) = expect(words, 1, 1, "event N|+N|-N")
-    return went(session, session.timeline.until_interrupt(lambda: _seek_event(session.timeline, text)))
-
-
-def _seek_event(timeline: Timeline, text: str) -> None:
     """Go to an event by its number, or by how many there are from here to it."""
-    before = timeline.position
+    (text,) = expect(words, 1, 1, "event N|+N|-N")
+    timeline, before = session.timeline, session.position
     if text[0] == "+":
         found = timeline.next_event + number(text[1:]) - 1
         # The event that has just come and an interrupt that is about to have their places here.
@@ -187,16 +179,19 @@ def _seek_event(timeline: Timeline, text: str) -> None:
             found -= 1
     else:
         timeline.seek_event(number(text))
+    return where(session)
 
 
 def _back(session: Session, words: Words) -> str:
     expect(words, 0, 0, "back")
-    return went(session, session.go_in_history(-1))
+    session.go_in_history(-1)
+    return where(session)
 
 
 def _forward(session: Session, words: Words) -> str:
     expect(words, 0, 0, "forward")
-    return went(session, session.go_in_history(1))
+    session.go_in_history(1)
+    return where(session)
 
 
 # -- where to stop -------------------------------------------------------------------------------------------------

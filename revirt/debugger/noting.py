@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from revirt.debugger.commands import Command, Words, complete_bookmark, expect
-from revirt.debugger.moving import went
+from revirt.debugger.looking import where
 from revirt.debugger.session import Session
 from revirt.recording.notes import Bookmark
 
@@ -17,8 +17,8 @@ def _bookmark(session: Session, words: Words) -> str:
 def _goto(session: Session, words: Words) -> str:
     (name,) = expect(words, 1, 1, "goto NAME")
     bookmark = session.notes.get(name)
-    place = went(session, session.timeline.until_interrupt(lambda: session.timeline.seek(bookmark.position)))
-    return f"{bookmark.name}: {bookmark.note}\n{place}" if bookmark.note else place
+    session.timeline.seek(bookmark.position)
+    return f"{bookmark.name}: {bookmark.note}\n{where(session)}" if bookmark.note else where(session)
 
 
 def _note(session: Session, words: Words) -> str:

@@ -145,15 +145,13 @@ class Session:
         """Go on or back to where one of *conditions* holds, as `Timeline.run` and `Timeline.run_back` do."""
         return self.timeline.run(conditions) if is_forward else self.timeline.run_back(conditions)
 
-    def go_in_history(self, step: int) -> Stopped:
+    def go_in_history(self, step: int) -> None:
         """Go *step* places on in the history, back if it is negative; raises UsageError where it ends."""
         place = self._place + step
         if not 0 <= place < len(self._places):
             raise UsageError("the history of places ends here")
-        stopped = self.timeline.until_interrupt(lambda: self.timeline.seek(self._places[place]))
-        if stopped.reason is not StopReason.INTERRUPTED:
-            self._place = place
-        return stopped
+        self.timeline.seek(self._places[place])
+        self._place = place
 
     def _arrived(self) -> None:
         if self._places[self._place] == self.position:

@@ -188,18 +188,6 @@ class Timeline:
         with self._going():
             return self._go_to_end()
 
-    def until_interrupt(self, seek: Callable[[], object]) -> Stopped:
-        """Do *seek*, a move that is no search; if there is an `interrupt` meanwhile, stay where it began."""
-        before, steps = self._walker.begin, self._walker.steps
-        try:
-            with self._searcher.searching():
-                seek()
-        except InterruptedSearchError:
-            self._walker.restore(before)
-            self._walker.advance(steps)
-            return Stopped(StopReason.INTERRUPTED, self.position)
-        return Stopped(StopReason.STEP, self.position)
-
     # -- marks of the user --------------------------------------------------------------------------------------------
 
     @property

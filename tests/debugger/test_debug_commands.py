@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from library import Library, RecordingOf
 
 from revirt.debugger import TABLE, QuitError, Session
-from revirt.errors import RevirtError, UsageError
+from revirt.errors import InterruptedSeekError, RevirtError, UsageError
 from revirt.position import Position
 from revirt.timeline import Timeline
 
@@ -497,10 +497,10 @@ def test_a_seek_that_takes_long_can_be_interrupted_and_stays(recording_of: Recor
     for line in ("seek end", "seek 99%", f"event {session.timeline.events.end - 1}"):
         timer = threading.Timer(0.05, session.interrupt)
         timer.start()
-        answer = TABLE.run(session, line)
+        with pytest.raises(InterruptedSeekError):
+            TABLE.run(session, line)
         timer.join()
 
-        assert answer.startswith("interrupted\n"), line
         assert (session.position, session.timeline.machine.digest()) == (before, digest)
 
     TABLE.run(session, "step-back")

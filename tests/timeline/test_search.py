@@ -250,27 +250,17 @@ def test_an_interrupted_search_has_gone_the_way_it_was_to_go(recording_of: Recor
     """Seen: Ctrl-C right behind the beginning of a search left it thousands of branches on the other side."""
     timeline = Timeline(recording_of("timer", "virtual"))
     never = (Execute(0xDEAD_BEEF), SystemCall())
-    is_over = threading.Event()
 
-    def interrupt() -> None:
-        while not is_over.wait(0.001):
-            timeline.interrupt()
-
-    interrupter = threading.Thread(target=interrupt)
-    interrupter.start()
-    try:
-        for branches in range(2_000, 10_000, 500):
-            here = timeline.seek(Position(branches, 1))
-            assert timeline.run(never).position >= here
+    for branches in range(2_000, 10_000, 500):
+        here = timeline.seek(Position(branches, 1))
+        for search in (partial(timeline.run, never), timeline.finish):
+            with interrupted_at_once(timeline):
+                assert search().position >= here
             timeline.seek(here)
-            assert timeline.finish().position >= here
+        for search in (partial(timeline.run_back, never), timeline.back_out):
+            with interrupted_at_once(timeline):
+                assert search().position <= here
             timeline.seek(here)
-            assert timeline.run_back(never).position <= here
-            timeline.seek(here)
-            assert timeline.back_out().position <= here
-    finally:
-        is_over.set()
-        interrupter.join()
 
 
 def test_a_search_does_not_end_on_the_wrong_side_of_where_it_begins(recording_of: RecordingOf) -> None:
