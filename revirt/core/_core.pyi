@@ -320,7 +320,10 @@ class Core:
         """Tell the core that physical ``[start, start + size)`` was written from outside: stale code is dropped."""
 
     def translate(self, vaddr: int, /) -> int | None:
-        """Return the physical address of *vaddr* in the guest's current page tables, None if it is not mapped."""
+        """Return the physical address of *vaddr* in the guest's current page tables, None if it is not mapped.
+
+        Nor is what the CPU cannot form: more than 32 bits, or in long mode what is not canonical.
+        """
 
     @property
     def tracks_writes(self) -> bool:

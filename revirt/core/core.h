@@ -335,6 +335,8 @@ bool cpu_read(Core *core, uint64_t address, void *buffer, size_t size, Fault *fa
 bool cpu_write(Core *core, uint64_t address, const void *buffer, size_t size, Fault *fault);
 /* Translate without side effects.  False: not mapped. */
 bool cpu_translate(Core *core, uint64_t address, uint64_t *physical);
+/* Whether the CPU can form *address* (SDM volume 1, 3.3.7.1). */
+bool cpu_is_linear(const Core *core, uint64_t address);
 
 /* ---- state.c ------------------------------------------------------------------------------------------------ */
 

@@ -308,6 +308,11 @@ static bool is_canonical(const Core *core, uint64_t address)
     return !(core->cpu->hflags & HF_LMA) || (uint64_t)((int64_t)(address << unused) >> unused) == address;
 }
 
+bool cpu_is_linear(const Core *core, uint64_t address)
+{
+    return core->cpu->hflags & HF_LMA ? is_canonical(core, address) : address >> 32 == 0;
+}
+
 static bool access_memory(Core *core, uint64_t address, uint8_t *buffer, size_t size, Walk kind, Fault *fault)
 {
     while (size > 0) {

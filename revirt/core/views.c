@@ -186,7 +186,7 @@ PyObject *core_translate(CoreObject *self, PyObject *argument)
     if (PyErr_Occurred() || core_refuse_while_running(self))
         return NULL;
     cpu_load(&self->core);
-    if (!cpu_translate(&self->core, address, &physical))
+    if (!cpu_is_linear(&self->core, address) || !cpu_translate(&self->core, address, &physical))
         Py_RETURN_NONE;
     return PyLong_FromUnsignedLongLong(physical);
 }

@@ -11,7 +11,6 @@ from revirt.core import PAGE_SIZE
 from revirt.errors import UsageError
 from revirt.log.events import Kind
 from revirt.machine.machine import Machine
-from revirt.machine.modes import is_linear
 from revirt.position import Position
 from revirt.recording import Recording
 from revirt.replay.session import find_checkpoint
@@ -51,8 +50,7 @@ class Patch:
 
 def _translate(machine: Machine, address: int) -> int | None:
     """Return the physical address of the linear *address*, None if it is not mapped, or none such."""
-    # The core looks at no more bits of it than the CPU has.
-    return machine.core.translate(address) if is_linear(machine.core.registers(), address) else None
+    return machine.core.translate(address) if 0 <= address < 1 << 64 else None
 
 
 @dataclass(frozen=True, slots=True)

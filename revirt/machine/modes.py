@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-LMA, PE, VM, LA57 = 1 << 10, 1 << 0, 1 << 17, 1 << 12
-"""Bits of EFER, CR0, EFLAGS and CR4."""
+LMA, PE, VM = 1 << 10, 1 << 0, 1 << 17
+"""Bits of EFER, CR0 and EFLAGS."""
 CODE_64, CODE_32, STACK_32 = 1 << 21, 1 << 22, 1 << 22
 """Bits L, D and B of a segment's descriptor, second word."""
 
@@ -24,14 +24,6 @@ def code_bits(values: Values) -> int:
     if not values["cr0"] & PE or values["rflags"] & VM or not values["cs.flags"] & CODE_32:
         return 16
     return 32
-
-
-def is_linear(values: Values, address: int) -> bool:
-    """Return whether the CPU can form *address*: one of 32 bits, in long mode a canonical one (volume 1, 3.3.7.1)."""
-    if not values["efer"] & LMA:
-        return 0 <= address < 1 << 32
-    width = 57 if values["cr4"] & LA57 else 48
-    return address >> (width - 1) in (0, (1 << (65 - width)) - 1)
 
 
 def program_counter(values: Values) -> int:

@@ -307,6 +307,16 @@ def test_translation_of_32_bit_tables() -> None:
     assert core.translate(0x101000) is None
 
 
+def test_what_the_cpu_cannot_form_is_not_mapped() -> None:
+    """Seen: memory was shown, and patched, at addresses that only look like one in their lower bits."""
+    for core, bits in ((real("hlt"), 32), (protected("hlt"), 32), (long("hlt"), 48)):
+        core.run(1)
+
+        assert core.translate(0x1234) == 0x1234
+        assert core.translate((1 << bits) + 0x1234) is None
+        assert core.translate((1 << 63) + 0x1234) is None
+
+
 # ---- MMIO and ports ------------------------------------------------------------------------------------------------
 
 
