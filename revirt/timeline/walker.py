@@ -214,8 +214,17 @@ class Walker:
         There it has just come; what comes while the CPU sleeps, and an interrupt, is about to.
         """
         self.stand_at(branches)
-        while self.session.replayer.next_event <= ordinal and self.advance(1):
-            pass
+        replayer, stride = self.session.replayer, 1
+        # On the last line, what comes behind the last event is not known.
+        grows = branches < self.session.recording.end_branches
+        while replayer.next_event <= ordinal:
+            before = self.steps
+            if not self.advance(stride):
+                break
+            if replayer.next_event > ordinal and stride > 1:
+                self.go_to(Position(branches, before))
+                grows = False
+            stride = 2 * stride if grows else max(1, stride // 2)
         return self.position
 
     def advance(self, count: int) -> int:

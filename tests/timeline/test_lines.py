@@ -6,6 +6,7 @@ import pytest
 from sources import RecordSource
 from straight import straight_digest, walk
 
+from revirt.log.events import Kind
 from revirt.position import Position
 from revirt.timeline import Execute, StopReason, Timeline, Write
 from revirt.timeline.line import LONGEST_BLOCK, MARKS_APART
@@ -35,6 +36,7 @@ again:  .fill   {NOPS // 2}, 1, 0x90
         .fill   {NOPS // 2}, 1, 0x90
         jmp     again
 """
+TALKATIVE = LONG.replace("inc     word ptr [0x600]", "mov al, 10\n mov dx, 0x3f8\n out dx, al")
 
 
 def test_single_steps_go_where_seeks_go_in_code_that_changes_its_own_block(
@@ -111,3 +113,16 @@ def test_what_is_looked_for_on_a_long_line_is_found_there(record_source: RecordS
     assert (found.reason, found.position) == (StopReason.WATCHPOINT, writing)
     timeline.seek(Position(1))
     assert timeline.run([Execute(address)]).position == writing
+
+
+def test_an_event_on_a_long_line_is_gone_to_without_going_there_step_by_step(
+    record_source: RecordSource,
+) -> None:
+    timeline = Timeline(record_source(TALKATIVE, 6))
+    said = [number for number, event in enumerate(timeline.events.after(0)) if event.kind is Kind.TRANSMITTED]
+    before = timeline.machine.core.instructions
+
+    places = [timeline.seek_event(number) for number in said[1:4]]
+
+    assert places == [Position(line, NOPS // 2 + 3) for line in (2, 3, 4)]
+    assert timeline.machine.core.instructions - before < 40 * NOPS
