@@ -25,7 +25,7 @@ from revirt.timeline.instructions import InstructionCounter
 from revirt.timeline.scouts import Scouts
 from revirt.timeline.search import Searcher
 from revirt.timeline.snapshots import Snapshot
-from revirt.timeline.walker import ENDLESS, INTERRUPTED, InterruptedSearchError, Walker
+from revirt.timeline.walker import ENDLESS, InterruptedSearchError, Walker
 
 MOST_MARKS = 1000
 """Marks at a time."""
@@ -380,7 +380,7 @@ class Timeline:
 
         What begins later does not notice.  Safe from any thread and any signal handler.
         """
-        self._session.replayer.stop(INTERRUPTED)
+        self._walker.interrupt()
 
     # -- looking ----------------------------------------------------------------------------------------------------
 

@@ -74,6 +74,11 @@ class Walker:
         """The snapshot of the branch behind which the machine stands, taken if there is none."""
         return self.line.begin
 
+    def interrupt(self) -> None:
+        """Let a search that is on end.  Safe from any thread and any signal handler."""
+        self._was_interrupted = True
+        self.session.replayer.stop(INTERRUPTED)
+
     def listen(self) -> None:
         """Forget what interrupts there were."""
         self.session.replayer.go_on()
@@ -82,7 +87,7 @@ class Walker:
     @property
     def is_interrupted(self) -> bool:
         """Whether there was an interrupt since `listen`."""
-        return self._was_interrupted or self.session.replayer.is_stopping
+        return self._was_interrupted
 
     def stand_at(self, branches: int) -> None:
         """Go to taken branch number *branches*, which there is.
@@ -137,12 +142,12 @@ class Walker:
         """
         core = self.machine.core
         while core.branches < branches:
+            # It may have been interrupted while memory was brought to where this begins.
+            self.look_up()
             stop = self.session.run(branches)
             if stop.halted == INTERRUPTED:
-                self._was_interrupted = True
                 self._settle()
-                if self.is_searching:
-                    raise InterruptedSearchError
+                self.look_up()
             elif stop.halted == WATCHED:
                 return
             elif core.branches < branches:
@@ -157,7 +162,6 @@ class Walker:
         """Let all arrive that the log has for where the machine stands, however often somebody interrupts that."""
         is_settled = False
         while not is_settled:
-            self._was_interrupted |= self.session.replayer.is_stopping
             self.session.replayer.go_on()
             is_settled = self.session.run(self.machine.core.branches).halted != INTERRUPTED
 

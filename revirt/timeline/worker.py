@@ -21,7 +21,7 @@ from revirt.timeline.conditions import When
 from revirt.timeline.events import Events
 from revirt.timeline.scouts import CANCELLED, Answer, Order
 from revirt.timeline.search import Searcher
-from revirt.timeline.walker import INTERRUPTED, InterruptedSearchError, Walker
+from revirt.timeline.walker import InterruptedSearchError, Walker
 from revirt.timeline.watch import Watch
 
 
@@ -30,10 +30,10 @@ class Worker:
 
     def __init__(self, path: Path) -> None:
         recording = Recording.open(path)
-        self._session = ReplaySession(recording, events=Events(recording).after)
-        info = self._session.info
-        walker = Walker(self._session, Index(recording))
-        self._searcher = Searcher(walker, info.branches + info.halted, recording.end_branches, _refuse)
+        session = ReplaySession(recording, events=Events(recording).after)
+        info = session.info
+        self._walker = Walker(session, Index(recording))
+        self._searcher = Searcher(self._walker, info.branches + info.halted, recording.end_branches, _refuse)
         self._orders: queue.SimpleQueue[tuple[Watch, int, int]] = queue.SimpleQueue()
 
     def listen(self, orders: BinaryIO) -> None:
@@ -42,7 +42,7 @@ class Worker:
             while True:
                 order: Order = pickle.load(orders)
                 if order is None:
-                    self._session.replayer.stop(INTERRUPTED)
+                    self._walker.interrupt()
                 else:
                     self._orders.put(order)
         except (EOFError, OSError):
