@@ -36,6 +36,7 @@ from revirt.timeline.conditions import (
     When,
     Write,
 )
+from revirt.timeline.snapshots import Snapshot, Start
 
 GUESTS = {"timer": 20_000, "race": 9_000, "paging": 3_000, "paging32": 30_000, "packer": 0, "vuln": 1_000}
 """Where in which guest walks begin."""
@@ -349,6 +350,24 @@ def test_a_condition_given_twice_is_one() -> None:
         stopped = timeline.run((Execute(passed), Execute(passed)))
 
         assert (timeline.machine.core.pc, stopped.position) == (passed, Position(215, 6))
+
+
+def test_an_interrupt_while_memory_is_brought_to_where_a_search_goes_on_ends_it(
+    recording_of: RecordingOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timeline = Timeline(recording_of("timer", "virtual"))
+    timeline.seek_end()
+    snapshots = timeline._walker.snapshots
+    go_to = snapshots.go_to
+
+    def interrupt_and_go_to(start: Start) -> None:
+        if not isinstance(start, Snapshot):
+            timeline.interrupt()
+        go_to(start)
+
+    monkeypatch.setattr(snapshots, "go_to", interrupt_and_go_to)
+
+    assert timeline.run_back((Execute(0xDEAD_BEEF),)).reason is StopReason.INTERRUPTED
 
 
 def test_an_interrupt_does_not_end_a_search_that_begins_later(recording_of: RecordingOf) -> None:
