@@ -18,7 +18,10 @@ _PATTERNS: Final = 16
 """Patterns whose places are remembered."""
 
 Place = tuple[int, int]
-"""A transmitted byte: the ordinal of the event that has it, and which of its bytes it is."""
+"""A transmitted byte: the ordinal of the event that has it, and which of its bytes it is.
+
+Behind the last such event it is the ordinal behind all events.
+"""
 
 
 class ConsoleSearch:
@@ -28,6 +31,7 @@ class ConsoleSearch:
         self._walker = walker
         self._events = events
         self._start = start
+        self._end = walker.session.recording.end_branches
         self._places = lru_cache(_PATTERNS)(self._find)
 
     def after(self, pattern: bytes) -> Place | None:
@@ -48,7 +52,8 @@ class ConsoleSearch:
         sent = (at for at, event in self._events.before(ordinal) if event.kind is Kind.TRANSMITTED)
         begin = next(sent, None)
         branches = self._start if begin is None else max(self._start, self._events[begin].branches)
-        line = self._line_of(place, branches, self._events[ordinal].branches)
+        is_told = ordinal < self._events.end
+        line = self._line_of(place, branches, self._events[ordinal].branches if is_told else self._end)
         self._walker.stand_at(line)
         core = self._walker.machine.core
         first, steps = core.instructions, []
@@ -111,5 +116,17 @@ class ConsoleSearch:
                 if line.endswith(b"\n") or len(line) >= LINE_LIMIT:
                     yield starts, bytes(line)
                     starts, line = [], bytearray()
-        if line:
-            yield starts, bytes(line)
+        tail = self._tail()
+        if line or tail:
+            starts.append((len(line), self._events.end))
+            yield starts, bytes(line) + tail
+
+    def _tail(self) -> bytes:
+        """Return what the guest transmits behind the last event that has any: a log may be cut off before that."""
+        if self._events[self._events.end - 1].kind is Kind.END:
+            return b""
+        here = self._walker.position
+        self._walker.stand_at(self._end)
+        data = self._walker.session.replayer.place.pending_output
+        self._walker.go_to(here)
+        return data

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from library import DEBIAN_SCRIPT, RecordingOf, RecordWith, Watcher
 from recording.sealed import USER, key_file
 
 from revirt.checkpoint import CheckpointInfo
-from revirt.errors import CorruptError, RecordingError, RecordingExistsError
+from revirt.errors import CorruptError, EvictedError, RecordingError, RecordingExistsError
 from revirt.fork import Fork
 from revirt.monitor.console import NullConsole
 from revirt.monitor.script import Script, ScriptedConsole
@@ -174,7 +175,10 @@ def test_what_is_circular_or_cut_or_was_forked_can_be_forked(
 
 def test_what_the_recorder_of_its_parent_lets_go_of_is_no_damage(tmp_path: Path, nobody: NullConsole) -> None:
     with ring_being_recorded(tmp_path) as path:
-        fork = Fork.of(Recording.open(path), Edge.START)
+        fork = None
+        while fork is None:
+            with suppress(EvictedError):
+                fork = Fork.of(Recording.open(path), Edge.START)
         behind = Recording.open(path).checkpoints[-1].number + 1
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and oldest_of(path) <= behind:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from goldens.make import opened
+from goldens.table import DIRECTORY
 from library import DEBIAN_SCRIPT, RecordingOf
 
 from revirt.errors import UsageError
@@ -209,6 +212,18 @@ def test_text_is_found_where_its_last_byte_is_transmitted(
 
     assert [sent.rpartition(b"\n")[2] for sent in behind] == expected
     assert [sent[:-1] for sent in behind] == before[::-1]
+
+
+def test_text_is_found_that_the_log_of_a_cut_ends_before() -> None:
+    with opened(Path(__file__).parents[2] / DIRECTORY / "cut.revirt") as recording:
+        timeline = Timeline(recording)
+        seen = list(iter(lambda: timeline.run((ConsoleText(rb"\.\."),)).position, timeline.end))
+        said = timeline.console(100)
+        back = list(iter(lambda: timeline.run_back((ConsoleText(rb"\.\."),)).position, timeline.start))
+
+    assert said.rpartition(b"\n")[2].startswith(b"hello, ..")
+    assert len(seen) == len(back) == 2
+    assert [Position(each.branches, each.steps - 1) for each in seen] == back[::-1]
 
 
 def transmitted_lines(timeline: Timeline) -> list[bytes]:
