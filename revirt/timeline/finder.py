@@ -80,9 +80,7 @@ class Finder:
     def _prepare(self, conditions: Sequence[Condition]) -> tuple[Watch, list[When]]:
         predicates = [each for each in conditions if isinstance(each, When) and each.at is None]
         check(predicates)
-        watch = Watch(conditions, self._walker.machine.core.translate)
-        self._searcher.check(watch)
-        return watch, predicates
+        return Watch(conditions, self._walker.machine.core.translate), predicates
 
     # -- in the log --------------------------------------------------------------------------------------------
 

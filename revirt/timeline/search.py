@@ -148,9 +148,7 @@ class Searcher:
         traps = True
         while start < end:
             found = self._lines(watch, start, end, traps=traps)
-            # Fetching what begins the line at the end may have set off a trap.
-            lines = [line for line in found.lines if line < end]
-            for count, line in enumerate(reversed(lines), 1):
+            for count, line in enumerate(reversed(found.lines), 1):
                 hit = self._last_true(self._hits_on_line(watch, line))
                 if hit is not None:
                     return hit
@@ -258,13 +256,6 @@ class Searcher:
             self._unwatch()
             self._walker.restore(begin)
         return [(each, steps) for each, steps in noted if each[1] == begin.branches], are_trapped
-
-    def check(self, watch: Watch) -> None:
-        """Raise UsageError if *watch* is more than the core can watch."""
-        try:
-            watch.put_on(self._walker.machine.core, stops=False)
-        finally:
-            self._unwatch()
 
     @contextmanager
     def searching(self) -> Iterator[None]:

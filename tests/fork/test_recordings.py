@@ -176,9 +176,11 @@ def test_what_is_circular_or_cut_or_was_forked_can_be_forked(
 def test_what_the_recorder_of_its_parent_lets_go_of_is_no_damage(tmp_path: Path, nobody: NullConsole) -> None:
     with ring_being_recorded(tmp_path) as path:
         fork = None
-        while fork is None:
+        deadline = time.monotonic() + 60
+        while fork is None and time.monotonic() < deadline:
             with suppress(EvictedError):
                 fork = Fork.of(Recording.open(path), Edge.START)
+        assert fork is not None
         behind = Recording.open(path).checkpoints[-1].number + 1
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and oldest_of(path) <= behind:

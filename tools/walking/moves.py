@@ -164,7 +164,11 @@ def _condition(rng: Random, terrain: Terrain) -> Condition:
         case 6:
             return rng.choice((SystemCall(), AddressSpace(), Privilege(), Privilege(0)))
         case 7:
-            return When(PcIs(rng.randint(2, 9), 1), at=rng.choice((None, Execute(rng.choice(terrain.code)))))
+            # Asked at every branch of a Debian boot, it would be minutes.
+            every = 1 + terrain.last // 20_000
+            return When(
+                PcIs(rng.randint(2, 9), 1), rng.choice((None, Execute(rng.choice(terrain.code)))), every
+            )
     kind = rng.choice((Write, Write, Read, Access))
     address = rng.choice(terrain.memory) + rng.randint(-16, 16)
     return kind(max(0, address), rng.choice(_SIZES), physical=rng.random() < 0.8)
