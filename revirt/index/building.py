@@ -12,7 +12,6 @@ import pickle
 import secrets
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -22,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 
-import revirt
 from revirt.errors import CorruptError, HostError, RecordingError, RevirtError, UsageError
 from revirt.index.counting import SPACING, Report, index_stretch
 from revirt.index.format import stretch_number
@@ -31,6 +29,7 @@ from revirt.index.stretches import Stretch, stretches_of
 from revirt.log.frame import list_directory
 from revirt.recording import Recording, layout
 from revirt.render import Progress
+from revirt.replay.children import start_child
 from revirt.replay.session import find_checkpoint
 
 _TEMPORARY = ".tmp"
@@ -160,16 +159,10 @@ class _Maker:
             raise HostError(f"a process that made an index ended with status {process.returncode}")
 
     def _start(self) -> subprocess.Popen[bytes] | None:
-        # The same revirt as this one, whatever the current directory holds.
-        env = {**os.environ, "PYTHONPATH": str(Path(revirt.__file__).parent.parent)}
-        command = [sys.executable, "-P", "-m", "revirt.index.worker"]
         with self._lock:
             if self._is_ending:
                 return None
-            # In a session of its own: Ctrl-C is for this process, which ends the others.
-            process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, start_new_session=True
-            )
+            process = start_child("revirt.index.worker")
             self._processes.add(process)
         return process
 

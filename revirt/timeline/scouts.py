@@ -10,11 +10,9 @@ Rules:
 
 from __future__ import annotations
 
-import os
 import pickle
 import selectors
 import subprocess
-import sys
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import revirt
+from revirt.replay.children import start_child
 from revirt.timeline.watch import Hit, Watch
 
 Piece = tuple[int, int]
@@ -118,19 +116,8 @@ class Scouts:
             self._call_back()
 
     def _start(self, count: int) -> None:
-        # The same revirt as this one, whatever the current directory holds.
-        env = {**os.environ, "PYTHONPATH": str(Path(revirt.__file__).parent.parent)}
-        command = [sys.executable, "-P", "-m", "revirt.timeline.worker"]
         while len(self._scouts) < count:
-            # In a session of its own: Ctrl-C is for this process, which ends the others.
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=env,
-                start_new_session=True,
-            )
+            process = start_child("revirt.timeline.worker", stderr=subprocess.DEVNULL)
             scout = _Scout(process)
             self._scouts.append(scout)
             assert process.stdout is not None
