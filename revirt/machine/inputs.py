@@ -51,9 +51,40 @@ class ClockRate:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """Bytes that arrived on the serial line."""
+    """Bytes that arrived for a console: *port* 0 is the serial line, 1 the virtio console."""
 
     data: bytes
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An Ethernet frame, without its check sequence, that arrived for network card *nic* (from 0)."""
+
+    nic: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DiskDone:
+    """The host is done with request *ticket* of *disk* (from 0): it takes effect now."""
+
+    disk: int
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entropy:
+    """Random bytes, for whoever asked for them."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What a keyboard sends: scan codes of set 2."""
+
+    scancodes: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +94,7 @@ class Halt:
     reason: str
 
 
-Arrival = ClockReading | ClockRate | Received | Halt
+Arrival = ClockReading | ClockRate | Received | Frame | DiskDone | Entropy | Keys | Halt
 
 
 class Inputs(Protocol):
@@ -91,4 +122,16 @@ class Inputs(Protocol):
 
     def transmitted(self, character: bytes) -> None:
         """Told of every character that the guest sends on the serial line."""
+        ...
+
+    def printed(self, moment: Moment, port: int, data: bytes) -> None:
+        """Told of the bytes that the guest sends to a console other than the serial line."""
+        ...
+
+    def sent(self, moment: Moment, nic: int, frame: bytes) -> None:
+        """Told of every frame that network card *nic* sends."""
+        ...
+
+    def stored(self, moment: Moment, disk: int, sector: int, data: bytes) -> None:
+        """Told of every write to *disk* when it takes effect; *sector* is of 512 bytes."""
         ...
