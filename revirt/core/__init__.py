@@ -84,14 +84,18 @@ __all__ = [
 _HINT = f"install it with: pip install unicorn=={UNICORN_VERSION}"
 
 
-def create_core(ram_size: int, *, translation_buffer: int = 0, track_writes: bool = True) -> Core:
-    """Return a CPU with *ram_size* bytes of zeroed memory.
+def create_core(
+    ram_size: int, *, store_size: int = 0, translation_buffer: int = 0, track_writes: bool = True
+) -> Core:
+    """Return a CPU with *ram_size* bytes of zeroed memory, and a store of *store_size*.
 
     Raises HostError if this host's Unicorn is missing or not the release the core knows.
     """
     load_unicorn()
     try:
-        return Core(ram_size, translation_buffer=translation_buffer, track_writes=track_writes)
+        return Core(
+            ram_size, store_size=store_size, translation_buffer=translation_buffer, track_writes=track_writes
+        )
     except RuntimeError as error:
         raise HostError(str(error), hint=_HINT) from error
     except MemoryError as error:

@@ -78,9 +78,13 @@ def trim_heap() -> None:
 
 @final
 class Core:
-    def __init__(self, ram_size: int, *, translation_buffer: int = 0, track_writes: bool = True) -> None:
+    def __init__(
+        self, ram_size: int, *, store_size: int = 0, translation_buffer: int = 0, track_writes: bool = True
+    ) -> None:
         """Create a CPU with *ram_size* bytes of zeroed memory (a multiple of 4096).
 
+        Behind it are *store_size* bytes more (likewise; 4 GiB together) that no guest can address: for what devices
+        keep.  They are pages as those of RAM are, with the numbers behind them.
         *translation_buffer* is the size in bytes of Unicorn's buffer for translated code, 0 for its default.
         *track_writes* false finds changed pages by comparing hashes, as on hosts without userfaultfd.
         Raises RuntimeError if the CPU context of this libunicorn is not laid out as expected, MemoryError if the host
@@ -316,6 +320,10 @@ class Core:
     def ram(self) -> memoryview:
         """Guest memory, writable.  After writing below a running guest call `written`."""
 
+    @property
+    def store(self) -> memoryview:
+        """The memory behind RAM that only devices see, writable."""
+
     def written(self, start: int, size: int, /) -> None:
         """Tell the core that physical ``[start, start + size)`` was written from outside: stale code is dropped."""
 
@@ -334,7 +342,7 @@ class Core:
 
     @property
     def page_hashes(self) -> memoryview:
-        """The 64-bit hash of every page of RAM as of the last `scan` (read-only bytes, 8 per page)."""
+        """The 64-bit hash of every page of RAM and store as of the last `scan` (read-only bytes, 8 per page)."""
 
     def take_changed(self) -> bytes:
         """Return and forget the numbers (32-bit little-endian, ascending) of pages found changed so far."""

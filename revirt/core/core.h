@@ -247,7 +247,8 @@ struct Core {
     CpuExceptionState *exception; /* likewise */
     uint64_t *efer;               /* likewise */
     uint8_t *ram;
-    uint64_t ram_size;
+    uint64_t ram_size;    /* what the guest can address */
+    uint64_t memory_size; /* the store behind it included */
     uint8_t *backstage; /* memory of the core's own, which no guest can address */
 
     /* The clock: taken branches. */

@@ -424,7 +424,7 @@ const char *engine_init(Core *core, size_t translation_buffer, bool track_writes
     if (mismatch != NULL)
         return mismatch;
 
-    core->ram = engine_map_memory(core->ram_size);
+    core->ram = engine_map_memory(core->memory_size);
     if (core->ram == NULL)
         return NO_MEMORY " for the guest's RAM";
     core->code_pages = calloc(core->ram_size / PAGE_SIZE, 1);
@@ -467,7 +467,7 @@ void engine_deinit(Core *core)
     pages_deinit(core);
     free(core->code_pages);
     if (core->ram != NULL)
-        munmap(core->ram, core->ram_size);
+        munmap(core->ram, core->memory_size);
     backstage_deinit(core);
     counting_deinit(core);
     watch_deinit(core);

@@ -79,13 +79,16 @@ static void set_failure(const char *failure)
         PyErr_Format(PyExc_RuntimeError, "Unicorn %s cannot be used here: %s", UNICORN_VERSION, failure);
 }
 
+#define MEMORY_LIMIT (1ull << 32) /* page numbers of checkpoints have 20 bits */
+
 static int core_init(CoreObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"ram_size", "translation_buffer", "track_writes", NULL};
-    unsigned long long ram_size;
+    static char *names[] = {"ram_size", "store_size", "translation_buffer", "track_writes", NULL};
+    unsigned long long ram_size, store_size = 0;
     Py_ssize_t translation_buffer = 0;
     int track_writes = 1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K|$np", names, &ram_size, &translation_buffer, &track_writes))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K|$Knp", names, &ram_size, &store_size,
+                                     &translation_buffer, &track_writes))
         return -1;
     if (unicorn.open == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "call load() first");
@@ -100,7 +103,12 @@ static int core_init(CoreObject *self, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_ValueError, "ram_size must be a multiple of 4096 up to 3 GiB");
         return -1;
     }
+    if (store_size % PAGE_SIZE != 0 || store_size > MEMORY_LIMIT - ram_size) {
+        PyErr_SetString(PyExc_ValueError, "store_size must be a multiple of 4096, up to 4 GiB with ram_size");
+        return -1;
+    }
     self->core.ram_size = ram_size;
+    self->core.memory_size = ram_size + store_size;
     self->core.callbacks = &CALLBACK_TABLE;
     const char *failure = engine_init(&self->core, (size_t)translation_buffer, track_writes);
     if (failure != NULL)
@@ -417,6 +425,7 @@ static PyGetSetDef CORE_PROPERTIES[] = {
     READ_ONLY(interruptible),
     READ_ONLY(pc),
     READ_ONLY(ram),
+    READ_ONLY(store),
     READ_ONLY(tracks_writes),
     READ_ONLY(page_hashes),
     {NULL, NULL, NULL, NULL, NULL},

@@ -46,6 +46,7 @@ PyObject *core_check(CoreObject *self, PyObject *unused);
 PyObject *core_save(CoreObject *self, PyObject *unused);
 PyObject *core_restore(CoreObject *self, PyObject *state);
 PyObject *core_get_ram(CoreObject *self, void *closure);
+PyObject *core_get_store(CoreObject *self, void *closure);
 PyObject *core_written(CoreObject *self, PyObject *args);
 PyObject *core_translate(CoreObject *self, PyObject *address);
 PyObject *core_scan(CoreObject *self, PyObject *unused);

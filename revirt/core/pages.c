@@ -1,4 +1,4 @@
-/* Which pages of RAM were written, and the hash of each.
+/* Which pages of memory were written, and the hash of each: RAM, and the store behind it.
  *
  * Where the kernel offers it (Linux 6.7), userfaultfd's asynchronous write protection marks written pages and
  * PAGEMAP_SCAN lists and re-arms them: 0.8 us for the first write to a page, nothing for the others.  Elsewhere a
@@ -77,7 +77,7 @@ static int open_userfaultfd(void)
 static bool protect(Core *core)
 {
     struct uffdio_writeprotect range = {
-        .range = {(uintptr_t)core->ram, core->ram_size},
+        .range = {(uintptr_t)core->ram, core->memory_size},
         .mode = UFFDIO_WRITEPROTECT_MODE_WP,
     };
     return ioctl(core->pages.uffd, UFFDIO_WRITEPROTECT, &range) == 0;
@@ -88,7 +88,7 @@ static bool start_tracking(Core *core)
     PageTracker *pages = &core->pages;
     struct uffdio_api api = {.api = UFFD_API, .features = FEATURE_WP_UNPOPULATED | FEATURE_WP_ASYNC};
     struct uffdio_register registration = {
-        .range = {(uintptr_t)core->ram, core->ram_size},
+        .range = {(uintptr_t)core->ram, core->memory_size},
         .mode = UFFDIO_REGISTER_MODE_WP,
     };
     pages->uffd = open_userfaultfd();
@@ -127,7 +127,7 @@ static int64_t note_changed(Core *core, uint64_t first, uint64_t end)
 bool pages_init(Core *core, bool track_writes)
 {
     PageTracker *pages = &core->pages;
-    uint64_t count = core->ram_size / PAGE_SIZE;
+    uint64_t count = core->memory_size / PAGE_SIZE;
     pages->uffd = pages->pagemap = -1;
     pages->hashes = malloc(count * sizeof *pages->hashes);
     pages->changed = calloc(count, 1);
@@ -146,7 +146,7 @@ void pages_deinit(Core *core)
     PageTracker *pages = &core->pages;
     stop_tracking(pages);
     if (pages->shadow != NULL)
-        munmap(pages->shadow, core->ram_size);
+        munmap(pages->shadow, core->memory_size);
     free(pages->hashes);
     free(pages->changed);
     *pages = (PageTracker){.uffd = -1, .pagemap = -1};
@@ -164,7 +164,7 @@ static int64_t visit_pages(Core *core, uint64_t flags, uint64_t categories,
         .size = sizeof scan,
         .flags = flags,
         .start = ram,
-        .end = ram + core->ram_size,
+        .end = ram + core->memory_size,
         .vec = (uintptr_t)regions,
         .vec_len = REGIONS,
         .category_anyof_mask = categories,
@@ -207,7 +207,7 @@ static int64_t scan_compared(Core *core)
 {
     uint8_t *shadow = core->pages.shadow;
     int64_t total = 0;
-    for (uint64_t at = 0; at < core->ram_size; at += PAGE_SIZE)
+    for (uint64_t at = 0; at < core->memory_size; at += PAGE_SIZE)
         if (memcmp(core->ram + at, shadow + at, PAGE_SIZE) != 0) {
             total += note_changed(core, at / PAGE_SIZE, at / PAGE_SIZE + 1);
             memcpy(shadow + at, core->ram + at, PAGE_SIZE);
@@ -224,7 +224,7 @@ int64_t pages_scan(Core *core)
     pages->is_primed = true;
     if (is_tracked)
         return scan_first(core);
-    pages->shadow = mmap(NULL, core->ram_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    pages->shadow = mmap(NULL, core->memory_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (pages->shadow == MAP_FAILED) {
         pages->shadow = NULL;
         return -1;

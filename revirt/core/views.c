@@ -158,13 +158,27 @@ int core_getbuffer(CoreObject *self, Py_buffer *view, int flags)
         PyErr_SetString(PyExc_BufferError, "the core is not initialised");
         return -1;
     }
-    return PyBuffer_FillInfo(view, (PyObject *)self, self->core.ram, (Py_ssize_t)self->core.ram_size, 0, flags);
+    return PyBuffer_FillInfo(view, (PyObject *)self, self->core.ram, (Py_ssize_t)self->core.memory_size, 0, flags);
+}
+
+static PyObject *view_memory(CoreObject *self, uint64_t start, uint64_t end)
+{
+    PyObject *whole = PyMemoryView_FromObject((PyObject *)self);
+    PyObject *ret = whole == NULL ? NULL : PySequence_GetSlice(whole, (Py_ssize_t)start, (Py_ssize_t)end);
+    Py_XDECREF(whole);
+    return ret;
 }
 
 PyObject *core_get_ram(CoreObject *self, void *closure)
 {
     (void)closure;
-    return PyMemoryView_FromObject((PyObject *)self);
+    return view_memory(self, 0, self->core.ram_size);
+}
+
+PyObject *core_get_store(CoreObject *self, void *closure)
+{
+    (void)closure;
+    return view_memory(self, self->core.ram_size, self->core.memory_size);
 }
 
 PyObject *core_written(CoreObject *self, PyObject *args)
@@ -207,7 +221,7 @@ PyObject *core_get_page_hashes(CoreObject *self, void *closure)
 {
     (void)closure;
     /* A copy: the table changes with the next scan. */
-    Py_ssize_t size = (Py_ssize_t)(self->core.ram_size / PAGE_SIZE * sizeof *self->core.pages.hashes);
+    Py_ssize_t size = (Py_ssize_t)(self->core.memory_size / PAGE_SIZE * sizeof *self->core.pages.hashes);
     PyObject *bytes = PyBytes_FromStringAndSize((char *)self->core.pages.hashes, size);
     PyObject *ret = bytes == NULL ? NULL : PyMemoryView_FromObject(bytes);
     Py_XDECREF(bytes);
@@ -220,7 +234,7 @@ PyObject *core_take_changed(CoreObject *self, PyObject *unused)
     if (core_refuse_while_running(self))
         return NULL;
     uint8_t *changed = self->core.pages.changed;
-    size_t pages = self->core.ram_size / PAGE_SIZE, count = 0;
+    size_t pages = self->core.memory_size / PAGE_SIZE, count = 0;
     for (size_t page = 0; page < pages; page++)
         count += changed[page];
     PyObject *ret = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(count * sizeof(uint32_t)));
@@ -243,7 +257,7 @@ static const uint32_t *check_numbers(CoreObject *self, const Py_buffer *numbers)
         return NULL;
     }
     for (Py_ssize_t i = 0; i < numbers->len / (Py_ssize_t)sizeof *pages; i++)
-        if (pages[i] >= self->core.ram_size / PAGE_SIZE) {
+        if (pages[i] >= self->core.memory_size / PAGE_SIZE) {
             PyErr_Format(PyExc_ValueError, "page %u is beyond the end of memory", pages[i]);
             return NULL;
         }
