@@ -48,7 +48,7 @@ def console(arguments: argparse.Namespace) -> int:
     """Print the bytes that the guest sent, unchanged."""
     recording = Recording.open(resolve(arguments.recording))
     for event in recording.events():
-        if event.kind is Kind.TRANSMITTED:
+        if event.is_serial_output:
             sys.stdout.buffer.write(event.data)
     sys.stdout.buffer.flush()
     return 0

@@ -133,7 +133,7 @@ def _replay(path: Path) -> dict[str, Any]:
 
 def _last_lines(recording: Recording) -> list[str]:
     """Return the last lines that the guest printed."""
-    text = b"".join(event.data for event in recording.events() if event.kind is Kind.TRANSMITTED)
+    text = b"".join(event.data for event in recording.events() if event.is_serial_output)
     lines = [line.strip() for line in text.decode(errors="backslashreplace").splitlines()]
     return [line for line in lines if line][-_SHOWN_LINES:]
 

@@ -14,7 +14,10 @@ from itertools import zip_longest
 from revirt.log.events import Event, Kind
 from revirt.recording import Recording
 
-_COMPARED = (Kind.CLOCK, Kind.RATE, Kind.RECEIVED, Kind.INTERRUPT)
+_COMPARED = frozenset(
+    {Kind.CLOCK, Kind.RATE, Kind.RECEIVED, Kind.INTERRUPT, Kind.FRAME_IN, Kind.FRAME_OUT, Kind.STORED}
+    | {Kind.DISK, Kind.ENTROPY, Kind.KEYS}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class Stream:
         """Yield what the guest sent, by events."""
         unsent = self._unsent
         for ordinal, event in enumerate(self._recording.events(after=self._first), self._first):
-            if event.kind is Kind.TRANSMITTED:
+            if event.is_serial_output:
                 data, unsent = event.data[unsent:], max(0, unsent - len(event.data))
                 yield Seen(ordinal, event), data
 

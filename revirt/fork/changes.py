@@ -16,6 +16,10 @@ from revirt.recording import Recording
 from revirt.replay.session import find_checkpoint
 
 
+CHANGEABLE = (Kind.RECEIVED, Kind.FRAME_IN, Kind.KEYS, Kind.ENTROPY)
+"""What can be dropped or replaced: what the outside world chose."""
+
+
 @dataclass(frozen=True, slots=True)
 class Patch:
     """*data* is to stand at *address*: a linear one, as it is mapped where the fork begins, or a *physical* one."""
@@ -104,15 +108,15 @@ def received_between(recording: Recording, first: int, last: int) -> list[int]:
         )
     events = enumerate(islice(recording.events(after=first), last + 1 - first), first)
     found = {number: event.kind for number, event in events}
-    received = [number for number, kind in found.items() if kind is Kind.RECEIVED]
+    received = [number for number, kind in found.items() if kind in CHANGEABLE]
     if not received:
         what = (
             f"event {first} is {found[first].label}"
             if first == last
-            else f"none of {first}-{last} is received"
+            else f"none of {first}-{last} came from outside"
         )
         raise UsageError(
-            f"{what}: only what was received can be dropped or replaced",
+            f"{what}: only what came from outside can be dropped or replaced",
             hint=f"revirt events {recording.path.name} --kind received",
         )
     return received

@@ -27,9 +27,11 @@ from revirt.machine.machine import Machine
 from revirt.monitor.beginning import Pages
 from revirt.monitor.console import Console
 from revirt.monitor.given import Giver
+from revirt.monitor.plugs import Plugged
 from revirt.monitor.session import RecordOptions, RunSummary, record_from
 from revirt.position import Edge, Point
 from revirt.recording import Manifest, Recording
+from revirt.recording.disks import open_bases
 from revirt.recording.manifest import NAME, Kept
 from revirt.recording.versions import current_versions
 from revirt.render import Progress
@@ -196,6 +198,8 @@ class _Forked:
         shares: bool,
     ) -> None:
         self.config = config
+        disks = config.devices.disks
+        self.plugged = Plugged(config.devices, open_bases(parent.path, disks))
         self.base = moment.base if shares else None
         self._parent = parent
         self._moment = moment

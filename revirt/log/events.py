@@ -32,6 +32,7 @@ order against it matters.  So two runs with the same inputs have the same events
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from enum import IntEnum, unique
 from typing import NamedTuple
@@ -76,9 +77,19 @@ class Event(NamedTuple):
     number: int = 0
     data: bytes = b""
 
+    @property
+    def is_serial_output(self) -> bool:
+        """Whether this is what the guest sent on its serial line."""
+        return self.kind is Kind.TRANSMITTED and not self.number
+
 
 DIGEST_SIZE = 16
 """Bytes of each of the three digests in a DIGEST."""
 
 STORED_DATA = struct.Struct("<BI8s")
 """What a STORED carries: the number of the disk, how many bytes were written, and their BLAKE2b-64."""
+
+
+def stored_data(disk: int, data: bytes) -> bytes:
+    """Return what a STORED carries for *data* that was written to *disk*."""
+    return STORED_DATA.pack(disk, len(data), hashlib.blake2b(data, digest_size=8).digest())

@@ -12,12 +12,16 @@ and the ports of `power`: reset, power-off, exit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from revirt.machine.bus import Bus, MmioBus
 from revirt.machine.device import Clock, Device, Line, Timed
+from revirt.machine.devices import Devices
+from revirt.machine.disk import DiskContents
 from revirt.machine.i8042 import I8042
+from revirt.machine.inputs import Arrival, Frame, Received
+from revirt.machine.memory import GuestMemory
 from revirt.machine.pci import ADDRESS_SIZES, CONFIG_ADDRESS, CONFIG_DATA, DATA_SIZES, Pci
 from revirt.machine.pic import Pic
 from revirt.machine.pit import Pit
@@ -39,24 +43,32 @@ class Board:
     *intr* is the CPU's INTR input, *reschedule* is called when the machine should look up at the next branch (a timer
     may have become due earlier, the UART has room again), *transmit* gets
     what the guest sends on the serial line, and *end* is told when the guest ends its own run.
+
+    *devices* are those beyond what every PC has; they act on *memory*, and *disks* are the contents of the disks among
+    them.  What they do is told to *printed*, *sent* and *stored* (see `revirt.machine.inputs.Inputs`).
     """
 
     def __init__(
         self,
         clock: Clock,
         *,
-        memory_size: int,
+        devices: Devices,
+        memory: GuestMemory,
+        disks: Sequence[DiskContents],
         epoch: int,
         intr: Line,
         reschedule: Callable[[], None],
         transmit: Callable[[bytes], None],
+        printed: Callable[[int, bytes], None],
+        sent: Callable[[int, bytes], None],
+        stored: Callable[[int, int, bytes], None],
         end: Callable[[str, int | None], None],
     ) -> None:
         self.ports = Bus()
         self.mmio = MmioBus()
         self.pic = Pic(intr)
         self.pit = Pit(clock, self.pic.line(TIMER_IRQ), reschedule)
-        self.rtc = Rtc(clock, self.pic.line(RTC_IRQ), reschedule, epoch=epoch, memory_size=memory_size)
+        self.rtc = Rtc(clock, self.pic.line(RTC_IRQ), reschedule, epoch=epoch, memory_size=memory.size)
         self.uart = Uart(self.pic.line(COM1_IRQ), transmit, drained=reschedule)
         self.i8042 = I8042(self.pic.line(KEYBOARD_IRQ), self.pic.line(MOUSE_IRQ), lambda: end(RESET, None))
         self.pci = Pci()
@@ -86,6 +98,43 @@ class Board:
         ports.map(0x604, 2, self.power, PM1_LOW)
         ports.map(0xB004, 2, self.power, PM1_LOW)
         ports.map(0xF4, 1, self.power, DEBUG_EXIT)
+
+    def service(self) -> None:
+        """Let every device do what the guest has told it to since it last ran.
+
+        Called wherever the core stands, and doing so again changes nothing: only a guest that runs has more to do.
+        """
+        for device in self._acting:
+            device.service()
+
+    def receive(self, port: int, data: bytes) -> None:
+        """Let *data* arrive for console *port*."""
+        if port:
+            assert self.console is not None
+            self.console.receive(data)
+        else:
+            self.uart.receive(data)
+
+    def feed(self, data: bytes) -> None:
+        """Give random bytes to whoever waits for them."""
+        assert self.rng is not None
+        self.rng.feed(data)
+
+    @property
+    def entropy_wanted(self) -> int:
+        """How many random bytes the guest waits for."""
+        return self.rng.wanted if self.rng is not None else 0
+
+    def has_room_for(self, arrival: Arrival) -> bool:
+        """Return whether the device that *arrival* is for can take it now."""
+        match arrival:
+            case Received(_, 0):
+                return not self.uart.is_backlogged
+            case Received():
+                return self.console is not None and not self.console.is_backlogged
+            case Frame(nic, _):
+                return self.nics[nic].can_receive
+        return True
 
     def deadline_ns(self) -> int | None:
         """Return the machine time of the next timer, None if none is armed."""

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from revirt.machine.cpuid import CpuidTable, check_table, cpuid_leaves, table_from_plain, table_to_plain
-from revirt.machine.model import MODEL
+from revirt.machine.devices import Devices
+from revirt.machine.model import MODEL, WITHOUT_DEVICES
 from revirt.machine.state import check_version
 
 ClockMode = Literal["host", "virtual"]
@@ -27,7 +28,7 @@ class MachineConfig:
 
     ``memory`` is in bytes; ``epoch`` is what the real-time clock shows at the start, in Unix seconds;
     ``ns_per_branch`` is how fast the machine's clock runs at first.  ``model`` stands for all that a configuration
-    does not say (`revirt.machine.model`); ``cpuid`` is what CPUID answers.
+    does not say (`revirt.machine.model`); ``cpuid`` is what CPUID answers; ``devices`` are those that not every machine has.
     """
 
     memory: int
@@ -36,6 +37,7 @@ class MachineConfig:
     ns_per_branch: int
     model: int = MODEL
     cpuid: CpuidTable = field(default_factory=cpuid_leaves, hash=False)
+    devices: Devices = Devices()  # noqa: RUF009
 
     def __post_init__(self) -> None:
         if not 0x10000 <= self.memory <= 3 << 30 or self.memory % 0x1000:
@@ -46,10 +48,17 @@ class MachineConfig:
             raise ValueError("clock settings out of range")
         check_version(_MODEL, self.model, MODEL)
         check_table(self.cpuid)
+        if self.devices and self.model <= WITHOUT_DEVICES:
+            raise ValueError(f"a machine of model {self.model} has no devices of its own")
+        if self.memory + self.devices.store_size > 1 << 32:
+            raise ValueError("memory and what is written to disks take at most 4 GiB together")
 
     def to_plain(self) -> dict[str, Any]:
         """Return the configuration as a dict of plain values."""
-        return {**asdict(self), "cpuid": table_to_plain(self.cpuid)}
+        plain = {**asdict(self), "cpuid": table_to_plain(self.cpuid), "devices": self.devices.to_plain()}
+        if self.model <= WITHOUT_DEVICES:
+            del plain["devices"]
+        return plain
 
     @classmethod
     def from_plain(cls, plain: object) -> MachineConfig:
@@ -61,9 +70,14 @@ class MachineConfig:
         names = set(cls.__slots__)
         if isinstance(plain, dict) and "model" in plain:
             check_version(_MODEL, plain["model"], MODEL)
+            if plain["model"] <= WITHOUT_DEVICES:
+                names.remove("devices")
         if not isinstance(plain, dict) or set(plain) != names:
             raise ValueError(f"a machine configuration has exactly {', '.join(sorted(names))}")
         for name in ("memory", "epoch", "ns_per_branch"):
             if type(plain[name]) is not int:
                 raise ValueError(f"{name} must be an integer")
-        return cls(**{**plain, "cpuid": table_from_plain(plain["cpuid"])})
+        taken = {**plain, "cpuid": table_from_plain(plain["cpuid"])}
+        if "devices" in plain:
+            taken["devices"] = Devices.from_plain(plain["devices"])
+        return cls(**taken)

@@ -1,8 +1,8 @@
 """The virtual PC: a core, devices on buses, and the loop that runs them.
 
 The loop is the same for a live run, a recorded one and a replay; they differ only in who answers `Inputs`.  At every
-taken branch where the core stands, in this order: what arrives from outside is applied, devices are brought up to
-the machine's time, and a pending interrupt is delivered.  Then the core runs on to the nearest of the next timer,
+taken branch where the core stands, in this order: devices do what the guest told them to, what arrives from outside is
+applied, timers are brought up to the machine's time, and a pending interrupt is delivered.  Then the core runs on to the nearest of the next timer,
 the inputs' horizon and the caller's target.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,7 +31,22 @@ from revirt.image.boot import Boot, Mode
 from revirt.machine.board import Board
 from revirt.machine.clock import ClockState, MachineClock
 from revirt.machine.config import MachineConfig
-from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Inputs, Moment, Received
+from revirt.machine.devices import Devices
+from revirt.machine.disk import Base, DiskContents
+from revirt.machine.inputs import (
+    Arrival,
+    ClockRate,
+    ClockReading,
+    DiskDone,
+    Entropy,
+    Frame,
+    Halt,
+    Inputs,
+    Keys,
+    Moment,
+    Received,
+)
+from revirt.machine.memory import GuestMemory
 from revirt.machine.state import State, check_version, encode, from_plain, to_plain
 
 WATCHED = "a watch was hit"
@@ -106,8 +122,21 @@ class _RunState(State):
     halted: bool
 
 
+def disk_contents(devices: Devices, bases: Sequence[Base], store: memoryview) -> list[DiskContents]:
+    """Return the contents of the disks among *devices*, over *bases*; each has its part of *store*, in order."""
+    if len(bases) != len(devices.disks):
+        raise ValueError(f"{len(bases)} images for {len(devices.disks)} disks")
+    contents, start = [], 0
+    for disk, base in zip(devices.disks, bases, strict=True):
+        contents.append(DiskContents(disk, base, store[start : start + disk.store_size]))
+        start += disk.store_size
+    return contents
+
+
 class Machine:
     """A virtual PC built from *config*, which asks *inputs* for what it cannot compute.
+
+    *bases* are what its disks hold at first, one for each.
 
     ``translation_buffer`` (bytes, 0 for Unicorn's own size, a GiB) and ``track_writes`` are passed to the core; neither
     changes what the guest does.
@@ -118,21 +147,30 @@ class Machine:
         config: MachineConfig,
         inputs: Inputs,
         *,
+        bases: Sequence[Base] = (),
         translation_buffer: int = TRANSLATION_BUFFER,
         track_writes: bool = True,
     ) -> None:
         self.config = config
         self.core = create_core(
-            config.memory, translation_buffer=translation_buffer, track_writes=track_writes
+            config.memory,
+            store_size=config.devices.store_size,
+            translation_buffer=translation_buffer,
+            track_writes=track_writes,
         )
         self.clock = MachineClock(self.core, config.ns_per_branch)
         self.board = Board(
             self.clock,
-            memory_size=config.memory,
+            devices=config.devices,
+            memory=GuestMemory(self.core),
+            disks=disk_contents(config.devices, bases, self.core.store),
             epoch=config.epoch,
             intr=self._set_intr,
             reschedule=self.core.request_stop,
             transmit=inputs.transmitted,
+            printed=lambda port, data: inputs.printed(self.moment(), port, data),
+            sent=lambda nic, frame: inputs.sent(self.moment(), nic, frame),
+            stored=lambda disk, sector, data: inputs.stored(self.moment(), disk, sector, data),
             end=self._end,
         )
         self.ended: Ended | None = None
@@ -170,6 +208,8 @@ class Machine:
         """Run until the branch count is *until*, the guest ends, or an input says `Halt`."""
         core, inputs = self.core, self._inputs
         while True:
+            # First: how what follows is given in turns does not matter then, for only a guest that runs has more to do.
+            self.board.service()
             moment = self.moment()
             while self._stop is None and (arrivals := inputs.arrivals(moment)):
                 self._accept(arrivals)
@@ -224,8 +264,16 @@ class Machine:
                     self.board.catch_up()
                 case ClockRate(ns_per_branch):
                     self.clock.set_rate(ns_per_branch)
-                case Received(data):
-                    self.board.uart.receive(data)
+                case Received(data, port):
+                    self.board.receive(port, data)
+                case Frame(nic, data):
+                    self.board.nics[nic].receive(data)
+                case DiskDone(disk, ticket):
+                    self.board.disks[disk].complete(ticket)
+                case Entropy(data):
+                    self.board.feed(data)
+                case Keys(scancodes):
+                    self.board.i8042.press(scancodes)
                 case Halt(reason):
                     self._stop = reason
 
@@ -321,10 +369,19 @@ class Machine:
         self.core.scan()
         return self.core.take_changed()
 
+    def used_store_pages(self) -> bytes:
+        """Return the numbers of the pages of store that may hold something (32-bit little-endian, ascending)."""
+        numbers = array("I")
+        start = self.config.memory
+        for disk in self.board.disk_contents:
+            numbers.extend((start + offset) // PAGE_SIZE for offset in range(0, disk.used_size, PAGE_SIZE))
+            start += disk.store_size
+        return numbers.tobytes()
+
     @property
     def page_count(self) -> int:
-        """Number of pages of RAM."""
-        return self.config.memory // PAGE_SIZE
+        """Number of pages of memory: RAM, and the store behind it."""
+        return (self.config.memory + self.config.devices.store_size) // PAGE_SIZE
 
 
 def _hash(data: bytes | memoryview) -> bytes:

@@ -15,10 +15,16 @@ stands for it.  Model 1 is:
     log       what events do to the machine (a CHECKPOINT flushes the TLB), and where output is cut into events
     digests   what those of CPU, memory and devices, and the check of the registers, are hashes of
 
+Model 2 has the devices that its configuration names (`revirt.machine.devices`), on PCI, with a bridge for their
+interrupts if there are any; without any it is model 1.
+
 docs/log-format.md says when the number is raised, and what a revirt that knows several has to keep.
 """
 
 from __future__ import annotations
 
-MODEL = 1
+MODEL = 2
 """The newest model, which new recordings are made with.  All from 1 on are known."""
+
+WITHOUT_DEVICES = 1
+"""The last model whose configuration has no devices."""

@@ -13,6 +13,7 @@ from revirt.image.boot import Boot
 from revirt.image.guest import Guest
 from revirt.machine.config import NS_PER_BRANCH, VIRTUAL_EPOCH, ClockMode, MachineConfig
 from revirt.machine.machine import Machine
+from revirt.monitor.plugs import NOTHING, Plugged, Plugs
 from revirt.recording import Manifest
 from revirt.recording.versions import current_versions
 
@@ -33,6 +34,11 @@ class Beginning(Protocol):
         """The checkpoint of another recording whose pages are shared; None if all pages are the run's own."""
         ...
 
+    @property
+    def plugged(self) -> Plugged:
+        """The devices of the machine, and the images of its disks."""
+        ...
+
     def describe(self, command: Sequence[str]) -> Manifest:
         """Return the manifest of a recording that begins so, made by the command line *command*."""
         ...
@@ -51,21 +57,27 @@ class Booted:
 
     base = None
 
-    def __init__(self, guest: Guest, config: MachineConfig, boot: Boot) -> None:
+    def __init__(self, guest: Guest, config: MachineConfig, plugged: Plugged, boot: Boot) -> None:
         self.config = config
+        self.plugged = plugged
         self._guest = guest
         self._boot: Boot | None = boot
 
     @classmethod
-    def of(cls, guest: Guest, clock: ClockMode) -> Self:
-        """Load the image of *guest*; raises GuestError if that cannot be done."""
+    def of(cls, guest: Guest, clock: ClockMode, plugs: Plugs = NOTHING) -> Self:
+        """Load the image of *guest*, with *plugs* plugged into its machine.
+
+        Raises GuestError if that cannot be done, UsageError if a machine cannot have all that.
+        """
+        plugged = Plugged.of(plugs)
         config = MachineConfig(
             memory=guest.memory,
             clock=clock,
             epoch=int(time.time()) if clock == "host" else VIRTUAL_EPOCH,
             ns_per_branch=NS_PER_BRANCH,
+            devices=plugged.devices,
         )
-        return cls(guest, config, load(guest.image_spec(), guest.memory))
+        return cls(guest, config, plugged, load(guest.image_spec(), guest.memory))
 
     def describe(self, command: Sequence[str]) -> Manifest:
         """Return a manifest with the guest's digests."""

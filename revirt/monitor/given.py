@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Moment
+from revirt.machine.inputs import Arrival, ClockRate, ClockReading, DiskDone, Entropy, Halt, Moment
 from revirt.machine.machine import Machine
 
 
@@ -36,6 +36,9 @@ class Given:
     arrival: Arrival | None
     is_changed: bool = False
 
+
+_LIVE = ClockReading | ClockRate | DiskDone | Entropy
+"""What is an answer to what the guest does, and means nothing to one that does something else."""
 
 PATIENCE_NS = 1_000_000_000
 """Guest time that a busy guest is given beyond the time at which the other run ended."""
@@ -79,7 +82,7 @@ class Giver:
         """Let the guest's clock be live from now on."""
         self.is_following = False
         self._left = deque(
-            each for each in self._left if not isinstance(each.arrival, ClockReading | ClockRate)
+            each for each in self._left if not isinstance(each.arrival, _LIVE)
         )
 
     def take(self, moment: Moment) -> list[Arrival]:
@@ -120,12 +123,18 @@ class Giver:
     def due_ns(self) -> int | None:
         """The guest's time at which something comes next, None if that is not known, or nothing does."""
         # What waits for the guest to read is asked for again when that has.
-        ready = [] if self.machine.board.uart.is_backlogged else list(self._left)[:1]
+        ready = list(self._left)[:1] if self._is_next_taken else []
         times = [each.guest_ns for each in ready]
         if self._end is not None:
             is_over = self.machine.clock.now_ns > self._end.guest_ns
             times.append(self._end.guest_ns + (PATIENCE_NS if is_over else 0))
         return min(times, default=None)
+
+    @property
+    def _is_next_taken(self) -> bool:
+        """Whether the guest has room for what comes next."""
+        arrival = self._left[0].arrival if self._left else None
+        return arrival is None or self.machine.board.has_room_for(arrival)
 
     @property
     def _next(self) -> Given | None:
@@ -151,9 +160,7 @@ class Giver:
 
     def _take_due(self, moment: Moment) -> list[Arrival]:
         """Return the next input if it is time for it: one by one, because it may be too much for the guest."""
-        while (
-            self._left and not self.machine.board.uart.is_backlogged and self._is_due(self._left[0], moment)
-        ):
+        while self._left and self._is_next_taken and self._is_due(self._left[0], moment):
             arrival = self._left.popleft().arrival
             if arrival is not None:
                 return [arrival]

@@ -18,6 +18,7 @@ from revirt.machine.machine import Machine
 from revirt.monitor.console import Console
 from revirt.monitor.given import Giver
 from revirt.monitor.pace import GREATEST_SLICE, LOST_NS, Pace
+from revirt.monitor.sources import NetSource, Source
 from revirt.monitor.trigger import Trigger
 from revirt.render import Progress
 
@@ -36,6 +37,7 @@ class Live:
         progress: Progress | None,
         trigger: Trigger | None = None,
         giver: Giver | None = None,
+        sources: Sequence[Source] = (),
     ) -> None:
         self._console = console
         self._is_host = clock == "host"
@@ -43,6 +45,8 @@ class Live:
         self._progress = progress
         self._trigger = trigger
         self._giver = giver
+        self._sources = tuple(sources)
+        self._nets = {source.nic: source for source in sources if isinstance(source, NetSource)}
         self._machine: Machine | None = None
         self._started_ns = 0
         self._shown_ns = 0
@@ -56,6 +60,8 @@ class Live:
             self._giver.attach(machine)
         if self._trigger is not None:
             self._trigger.attach(self._console.wake)
+        for source in self._sources:
+            source.attach(machine, self._look_up)
         self._start_clock()
 
     @property
@@ -70,6 +76,17 @@ class Live:
         if self._machine is not None:
             self._machine.request_stop()
         self._console.wake()
+
+    def _look_up(self) -> None:
+        """Ask the sources again, soon.  Safe from any thread."""
+        if self._machine is not None:
+            self._machine.request_stop()
+        self._console.wake()
+
+    def close(self) -> None:
+        """End what the sources do."""
+        for source in self._sources:
+            source.close()
 
     def horizon(self, branches: int) -> int:
         """Return where to look at the console and the clock next."""
@@ -90,6 +107,7 @@ class Live:
             if self._is_clock_live and self._pace.is_due(elapsed_ns):
                 self._follow_host(moment, elapsed_ns, arrivals)
             self._read_console(arrivals)
+            self._ask_sources(arrivals)
         reason = self._reason_to_stop(moment)
         if reason is not None:
             arrivals.append(Halt(reason))
@@ -103,7 +121,8 @@ class Live:
         due_ns = self._giver.due_ns if self._giver is not None else None
         while True:
             end_ns = self._trigger.end_ns(self.machine.clock.now_ns) if self._trigger is not None else None
-            wakes = [each for each in (wake_ns, due_ns, end_ns) if each is not None]
+            comes_ns = [source.due_ns() for source in self._sources]
+            wakes = [each for each in (wake_ns, due_ns, end_ns, *comes_ns) if each is not None]
             timeout_s: float | None = None
             if wakes:
                 timeout_s = max(0, min(wakes) - self._elapsed_ns()) / 1e9 if self._is_host else 0.0
@@ -114,6 +133,7 @@ class Live:
                 # Always, also where it changes nothing: an empty answer would let the clock jump to the timer.
                 arrivals.append(ClockReading(self._reading_ns(due_ns)))
             self._read_console(arrivals)
+            self._ask_sources(arrivals)
             if not arrivals and not self._is_host and wake_ns is None and self._giver is not None:
                 arrivals = self._giver.take_early()
             # A virtual clock would stand still for ever before that time: it is taken to have come.
@@ -174,6 +194,18 @@ class Live:
         if self._console.pending or self._console.finished is not None:
             self.machine.request_stop()
 
+    def printed(self, moment: Moment, port: int, data: bytes) -> None:
+        """Pass on what the guest sends to another console."""
+        self._console.transmitted(data)
+
+    def sent(self, moment: Moment, nic: int, frame: bytes) -> None:
+        """Pass on a frame, if the card is connected to anything."""
+        if nic in self._nets:
+            self._nets[nic].send(frame)
+
+    def stored(self, moment: Moment, disk: int, sector: int, data: bytes) -> None:
+        """Nothing to do: the machine has stored it."""
+
     def _follow_host(self, moment: Moment, elapsed_ns: int, arrivals: list[Arrival]) -> None:
         clock = self.machine.clock
         rate = self._pace.look(moment.branches, elapsed_ns, clock.now_ns, clock.ns_per_branch)
@@ -189,6 +221,16 @@ class Live:
             if data:
                 self._part()
                 arrivals.append(Received(data))
+
+    def _ask_sources(self, arrivals: list[Arrival]) -> None:
+        # While the answers that another guest got are given, nobody else answers.
+        is_following = self._giver is not None and self._giver.is_following
+        for source in self._sources:
+            if not (is_following and source.answers) and (taken := source.take()):
+                if is_following:
+                    self._part()
+                    is_following = False
+                arrivals.extend(taken)
 
     def _reason_to_stop(self, moment: Moment, now_ns: int | None = None) -> str | None:
         """Return why the run should end; for the trigger it is *now_ns* (None: as the machine has it)."""

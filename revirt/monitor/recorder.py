@@ -9,10 +9,22 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from revirt.log.chain import SEALED, Chain
-from revirt.log.events import LINE_LIMIT, Event, Kind
+from revirt.log.events import LINE_LIMIT, Event, Kind, stored_data
 from revirt.log.frame import check_of
 from revirt.log.rows import Rows, Source
-from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Inputs, Moment, Received
+from revirt.machine.inputs import (
+    Arrival,
+    ClockRate,
+    ClockReading,
+    DiskDone,
+    Entropy,
+    Frame,
+    Halt,
+    Inputs,
+    Keys,
+    Moment,
+    Received,
+)
 from revirt.machine.machine import Digest, Machine
 
 NOTES_SIZE = 1 << 18
@@ -94,6 +106,20 @@ class Recorder:
             self._emit(_TRANSMITTED, False, data=bytes(line))
             line.clear()
 
+    def printed(self, moment: Moment, port: int, data: bytes) -> None:
+        """Write down what was sent to another console."""
+        self._inner.printed(moment, port, data)
+        self._emit(_TRANSMITTED, moment.halted, port, data)
+
+    def sent(self, moment: Moment, nic: int, frame: bytes) -> None:
+        """Write down a frame that was sent."""
+        self._inner.sent(moment, nic, frame)
+        self._emit(Kind.FRAME_OUT, moment.halted, nic, frame)
+
+    def stored(self, moment: Moment, disk: int, sector: int, data: bytes) -> None:
+        """Write down that a disk was written to, and the hash of what."""
+        self._emit(Kind.STORED, moment.halted, sector, stored_data(disk, data))
+
     # -- for the session ---------------------------------------------------------------------------------------
 
     def flush(self) -> None:
@@ -128,12 +154,23 @@ class Recorder:
                     self._emit(Kind.CLOCK, moment.halted, ns)
                 case ClockRate(ns_per_branch):
                     self._emit(Kind.RATE, moment.halted, ns_per_branch)
-                case Received(data):
+                case Received(data, port):
                     self._flush_line(moment)
-                    self._write_time(moment)
-                    self._emit(Kind.RECEIVED, moment.halted, data=data)
+                    self._write_input(Kind.RECEIVED, moment, port, data)
+                case Frame(nic, data):
+                    self._write_input(Kind.FRAME_IN, moment, nic, data)
+                case DiskDone(disk, ticket):
+                    self._write_input(Kind.DISK, moment, ticket, bytes([disk]))
+                case Entropy(data):
+                    self._write_input(Kind.ENTROPY, moment, 0, data)
+                case Keys(scancodes):
+                    self._write_input(Kind.KEYS, moment, 0, scancodes)
                 case Halt():
                     pass
+
+    def _write_input(self, kind: Kind, moment: Moment, number: int, data: bytes) -> None:
+        self._write_time(moment)
+        self._emit(kind, moment.halted, number, data)
 
     def _write_time(self, moment: Moment) -> None:
         """Write down the time where branches do not tell it: a halted CPU in virtual clock mode goes from timer to

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from revirt.core import load_unicorn
+from revirt.image.base import BaseImage
 from revirt.image.guest import Guest
 from revirt.machine.config import ClockMode, MachineConfig
 from revirt.machine.inputs import Inputs
@@ -20,6 +22,7 @@ from revirt.monitor.beginning import Beginning, Booted, Pages
 from revirt.monitor.console import Console
 from revirt.monitor.given import Giver
 from revirt.monitor.live import Live
+from revirt.monitor.plugs import NOTHING, Plugs
 from revirt.monitor.recorder import Recorder
 from revirt.monitor.trigger import Trigger
 from revirt.position import Position
@@ -37,7 +40,7 @@ class RecordOptions:
     """How to record.  Intervals are in taken branches; ``digest_every`` adds digests between checkpoints.
 
     With ``limits`` the recording is circular, until the ``trigger`` fires, after which the run ends.  ``sign`` is the
-    file of the private key that it is sealed with.
+    file of the private key that it is sealed with.  ``plugs`` are the devices, and what these are connected to.
     """
 
     clock: ClockMode = "host"
@@ -49,6 +52,7 @@ class RecordOptions:
     limits: RingLimits | None = None
     trigger: Trigger | None = None
     sign: Path | None = None
+    plugs: Plugs = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ def record(
     KeyFileError if there is no key to sign with.
     """
     load_unicorn()  # what is missing shows before anything is written
-    beginning = Booted.of(guest, options.clock)
+    beginning = Booted.of(guest, options.clock, options.plugs)
     return record_from(
         beginning, console, options, directory, progress=progress, command=command, on_start=on_start
     )
@@ -130,16 +134,32 @@ def record_from(
     """Do what `record` does, with *beginning* and in its clock mode; a *giver* gives inputs again."""
     config = beginning.config
     until = options.until.branches if options.until is not None else None
-    live = Live(console, config.clock, until=until, progress=progress, trigger=options.trigger, giver=giver)
+    images = beginning.plugged.images
+    live = Live(
+        console,
+        config.clock,
+        until=until,
+        progress=progress,
+        trigger=options.trigger,
+        giver=giver,
+        sources=beginning.plugged.sources(options.plugs),
+    )
     if directory is None:
-        machine = _build(config, live, options)
+        machine = _build(config, live, images, options)
         beginning.load(machine)
         beginning.take_pages()
         return _run(machine, live, None, options, on_start)
     contents = beginning.describe(command)
-    with RecordingWriter.create(directory, contents, options.limits, options.sign, beginning.base) as writer:
+    with RecordingWriter.create(
+        directory,
+        contents,
+        options.limits,
+        options.sign,
+        beginning.base,
+        [image.path for image in images],
+    ) as writer:
         recorder = Recorder(live, writer, lambda: live.stop("the recording cannot be written"))
-        machine = _build(config, recorder, options)
+        machine = _build(config, recorder, images, options)
         beginning.load(machine)
         recorder.attach(machine)
         if options.trigger is not None:
@@ -148,9 +168,15 @@ def record_from(
         return _run(machine, live, recording, options, on_start)
 
 
-def _build(config: MachineConfig, inputs: Inputs, options: RecordOptions) -> Machine:
+def _build(
+    config: MachineConfig, inputs: Inputs, images: Sequence[BaseImage], options: RecordOptions
+) -> Machine:
     return Machine(
-        config, inputs, translation_buffer=options.translation_buffer, track_writes=options.track_writes
+        config,
+        inputs,
+        bases=images,
+        translation_buffer=options.translation_buffer,
+        track_writes=options.track_writes,
     )
 
 
@@ -162,16 +188,17 @@ def _run(
     on_start: Callable[[Callable[[str], None]], None] | None,
 ) -> RunSummary:
     started, cpu_started = time.perf_counter(), time.process_time()
-    live.attach(machine)
-    if on_start is not None:
-        on_start(live.stop)
-    schedule = _Schedule(options)
-    while True:
-        if recording is not None:
-            recording.mark(machine, with_checkpoint=schedule.advance(machine.core.branches))
-        stop = machine.run(schedule.next() if recording is not None else None)
-        if stop.ended is not None or stop.halted is not None:
-            break
+    with closing(live):
+        live.attach(machine)
+        if on_start is not None:
+            on_start(live.stop)
+        schedule = _Schedule(options)
+        while True:
+            if recording is not None:
+                recording.mark(machine, with_checkpoint=schedule.advance(machine.core.branches))
+            stop = machine.run(schedule.next() if recording is not None else None)
+            if stop.ended is not None or stop.halted is not None:
+                break
     ended = stop.ended or Ended(stop.halted or "")
     if options.trigger is not None:
         options.trigger.ended(crashed=ended.crashed, exit_code=ended.exit_code)

@@ -17,10 +17,12 @@ CHECKPOINTS = "checkpoints"
 PAGES = "pages"
 SEAL = "seal"
 LOCK = "lock"
+DISKS = "disks"
+"""Where the images of disks are, which are no part of it: see `revirt.recording.disks`."""
 INDEX = "index"
 """Derived from the rest, and no part of it: see `revirt.index`."""
 
-ENTRIES = frozenset({manifest.NAME, f"{manifest.NAME}.tmp", LOG, CHECKPOINTS, PAGES, SEAL, LOCK, INDEX})
+ENTRIES = frozenset({manifest.NAME, f"{manifest.NAME}.tmp", LOG, CHECKPOINTS, PAGES, SEAL, LOCK, DISKS, INDEX})
 """Everything that revirt puts there."""
 
 ALWAYS = (LOG, CHECKPOINTS, PAGES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from revirt.log.frame import write_whole
 from revirt.log.rows import Rows, Source, rows_of
 from revirt.log.writer import LogWriter
 from revirt.recording import layout, manifest, store
+from revirt.recording.disks import link_bases
 from revirt.recording.manifest import Kept, Manifest, RecordingState
 from revirt.recording.ring import Ring, RingLimits
 from revirt.recording.sealer import Sealer
@@ -64,13 +65,14 @@ class RecordingWriter:
         limits: RingLimits | None = None,
         sign: Path | None = None,
         base: LoadedCheckpoint | None = None,
+        images: Sequence[Path] = (),
     ) -> Self:
         """Begin a recording in the new directory *path*; in `recordings_dir` it becomes the latest.
 
         With *limits* it is circular: what is older than they allow goes.  It is sealed with the private key in the
         file *sign*, which is looked at once and not kept.  With a *base*, which goes with neither, its pages are those
         of that checkpoint of another recording but for what is added, and *contents* have to say that it begins with
-        the number behind that.
+        the number behind that.  *images* are those of its disks.
 
         Raises RecordingExistsError if there is something at *path*, HostError if it cannot be written, KeyFileError
         if there is no key, CorruptError if pages of *base* are damaged.
@@ -93,7 +95,7 @@ class RecordingWriter:
         try:
             # Nothing but this call knows the key: whoever takes over this process later does not find it.
             sealer = Sealer.begin(path / layout.SEAL, load_private(sign), contents) if sign else None
-            lock = _begin(path, text, base)
+            lock = _begin(path, text, base, images)
         except OSError as error:
             shutil.rmtree(path, ignore_errors=True)
             raise _unwritable(path, error) from error
@@ -281,10 +283,11 @@ class RecordingWriter:
             os.close(lock)
 
 
-def _begin(path: Path, text: str, base: LoadedCheckpoint | None) -> int:
+def _begin(path: Path, text: str, base: LoadedCheckpoint | None, images: Sequence[Path]) -> int:
     """Make the directories, with the pages of *base*, the lock and the manifest; return the lock's descriptor."""
     for name in layout.ALWAYS:
         (path / name).mkdir()
+    link_bases(path, images)
     if base is not None:
         share_pages(base, path / layout.PAGES)
     lock = os.open(path / layout.LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)

@@ -15,19 +15,36 @@ from dataclasses import dataclass
 
 from revirt.errors import DivergenceError
 from revirt.log.chain import SEALED, Chain
-from revirt.log.events import LINE_LIMIT, Event, Kind
+from revirt.log.events import LINE_LIMIT, Event, Kind, stored_data
 from revirt.machine.clock import MAX_NS, MAX_NS_PER_BRANCH
-from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Moment, Received
+from revirt.machine.config import MachineConfig
+from revirt.machine.inputs import (
+    Arrival,
+    ClockRate,
+    ClockReading,
+    DiskDone,
+    Entropy,
+    Frame,
+    Halt,
+    Keys,
+    Moment,
+    Received,
+)
 from revirt.machine.machine import Digest, Machine
 from revirt.position import Position
 
 LOG_ENDS = "the log ends here"
 CUT_ENDS = "the cut ends here"
-_ARRIVALS = (Kind.CLOCK, Kind.RATE, Kind.RECEIVED)
+_ARRIVALS = (
+    *(Kind.CLOCK, Kind.RATE, Kind.RECEIVED),
+    *(Kind.FRAME_IN, Kind.DISK, Kind.ENTROPY, Kind.KEYS),
+)
 _AFTER_OUTPUT = (Kind.RECEIVED, Kind.DIGEST, Kind.END)
 """Kinds before which the recorder writes down the output that is pending."""
 _NEVER = 1 << 63
 _HASHED_AT_ONCE = 4096
+SHOWN = 64
+"""Bytes that an error shows of what was sent or stored."""
 
 
 def arrival_of(event: Event) -> Arrival | None:
@@ -38,8 +55,31 @@ def arrival_of(event: Event) -> Arrival | None:
         case Kind.RATE:
             return ClockRate(event.number)
         case Kind.RECEIVED:
-            return Received(event.data)
+            return Received(event.data, event.number)
+        case Kind.FRAME_IN:
+            return Frame(event.number, event.data)
+        case Kind.DISK:
+            return DiskDone(event.data[0] if event.data else 0, event.number)
+        case Kind.ENTROPY:
+            return Entropy(event.data)
+        case Kind.KEYS:
+            return Keys(event.data)
     return None
+
+
+def _is_for(config: MachineConfig, arrival: Arrival) -> bool:
+    """Return whether the machine of *config* has the device that *arrival* is for."""
+    devices = config.devices
+    match arrival:
+        case Received(_, port):
+            return port <= devices.console
+        case Frame(nic, _):
+            return nic < len(devices.nics)
+        case DiskDone(disk, _):
+            return disk < len(devices.disks)
+        case Entropy():
+            return devices.rng
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,13 +277,38 @@ class Replayer:
         if self._ends_line(self._line):
             self._compare_line()
 
+    def printed(self, moment: Moment, port: int, data: bytes) -> None:
+        """Compare what is sent to another console."""
+        self._compare_act(moment, Kind.TRANSMITTED, port, data)
+
+    def sent(self, moment: Moment, nic: int, frame: bytes) -> None:
+        """Compare a frame that is sent."""
+        self._compare_act(moment, Kind.FRAME_OUT, nic, frame)
+
+    def stored(self, moment: Moment, disk: int, sector: int, data: bytes) -> None:
+        """Compare what is written to a disk."""
+        self._compare_act(moment, Kind.STORED, sector, stored_data(disk, data))
+
     # -- comparisons -------------------------------------------------------------------------------------------
+
+    def _compare_act(self, moment: Moment, kind: Kind, number: int, data: bytes) -> None:
+        """Compare what a device does at *moment* with what is to come next."""
+        event = self._next
+        if event is None and moment.branches > self._quiet_until:
+            return  # behind the end of a log that has no END: nobody knows what was recorded
+        if event is None or event.kind != kind or not self._is_here(event, moment):
+            raise self._unexpected(moment, f"{kind.label}, {number}, {data[:SHOWN]!r}")
+        self._compare_place(event, moment, is_checked=kind != Kind.TRANSMITTED)
+        if (event.number, event.data) != (number, data):
+            expected = f"{event.number}, {event.data[:SHOWN]!r} ({len(event.data)} bytes)"
+            raise self._differs(event, kind.label, expected, f"{number}, {data[:SHOWN]!r} ({len(data)} bytes)")
+        self._pass(event)
 
     def _compare_line(self) -> None:
         event, core = self._next, self.machine.core
         if event is None and core.branches > self._quiet_until:
             self._line.clear()  # behind the end of a log that has no END: nobody knows what was recorded
-        elif event is not None and event.kind == Kind.TRANSMITTED:
+        elif event is not None and event.kind == Kind.TRANSMITTED and not event.number:
             self._compare_output(event, core.branches, core.pc)
         else:
             raise self._unexpected(self.machine.moment(), f"output {bytes(self._line)!r}")
@@ -253,6 +318,10 @@ class Replayer:
         match event.kind:
             case Kind.INTERRUPT:
                 return None
+            case Kind.FRAME_OUT | Kind.STORED:
+                raise self._missing(event)  # devices have acted before anything arrives
+            case Kind.TRANSMITTED if event.number:
+                raise self._missing(event)
             case Kind.TRANSMITTED:
                 if bytes(self._line) != event.data:
                     return None
@@ -269,7 +338,7 @@ class Replayer:
             self._compare_chain(event)
         self._pass(event)
         match event.kind:
-            case Kind.CLOCK | Kind.RATE | Kind.RECEIVED:
+            case kind if kind in _ARRIVALS:
                 return (self._arrival(event),)
             case Kind.CHECKPOINT:
                 self.machine.core.flush_tlb()
@@ -286,15 +355,19 @@ class Replayer:
             raise self._differs(event, "clock rate", f"{event.number} ns per branch", "none so high or low")
         arrival = arrival_of(event)
         assert arrival is not None
+        if not _is_for(self.machine.config, arrival):
+            raise self._differs(event, event.kind.label, f"for device {event.number}", "no such device")
         return arrival
 
     def _waits_for_timers(self, event: Event, moment: Moment) -> bool:
         machine = self.machine
         return moment.halted and machine.config.clock == "virtual" and event.number > machine.clock.now_ns
 
-    def _compare_place(self, event: Event, moment: Moment) -> None:
+    def _compare_place(self, event: Event, moment: Moment, *, is_checked: bool = True) -> None:
         if event.pc != moment.pc:
             raise self._differs(event, f"pc at {event.kind.label}", f"{event.pc:#x}", f"{moment.pc:#x}")
+        if not is_checked:
+            return
         check = self.machine.core.check()
         if event.check != check:
             raise self._differs(
@@ -354,7 +427,8 @@ class Replayer:
 
     def _is_on_branch(self, event: Event) -> bool:
         """Tell events on the branch itself from those in the straight line behind it."""
-        return not event.halted and not (event.kind == Kind.TRANSMITTED and self._ends_line(event.data))
+        is_line = event.kind == Kind.TRANSMITTED and not event.number and self._ends_line(event.data)
+        return not event.halted and not is_line
 
     @staticmethod
     def _ends_line(data: bytes | bytearray) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from revirt.core import UNICORN_VERSION
+from revirt.core import PAGE_SIZE, UNICORN_VERSION
 from revirt.errors import (
     CorruptError,
     DivergenceError,
@@ -19,6 +19,7 @@ from revirt.machine.machine import TRANSLATION_BUFFER, Machine, Stop
 from revirt.machine.state import NewerVersionError
 from revirt.position import Position
 from revirt.recording import CheckpointInfo, Recording
+from revirt.recording.disks import open_bases
 from revirt.recording.machine import machine_of
 from revirt.render import Progress
 from revirt.replay.replayer import Place, Replayer
@@ -62,6 +63,7 @@ class ReplaySession:
         self.machine = Machine(
             config,
             self.replayer,
+            bases=open_bases(recording.path, config.devices.disks),
             translation_buffer=translation_buffer,
             track_writes=track_writes,
         )
@@ -85,11 +87,19 @@ class ReplaySession:
 
     def mark(self) -> Mark:
         """Return this moment, to come back to."""
-        return Mark(self.machine.save(), bytes(self.machine.core.ram), self.replayer.place)
+        core = self.machine.core
+        stored = bytes(self.machine.used_store_pages())
+        return Mark(
+            self.machine.save(), bytes(core.ram), stored, core.read_pages(stored), self.replayer.place
+        )
 
     def return_to(self, mark: Mark) -> None:
         """Go back to a moment of this session."""
-        self.machine.core.ram[:] = mark.ram
+        core = self.machine.core
+        used = self.machine.used_store_pages()
+        core.write_pages(used, bytes(len(used) // 4 * PAGE_SIZE))
+        core.write_pages(mark.stored, mark.store)
+        core.ram[:] = mark.ram
         self.machine.restore(mark.state)
         self.replayer.seek(mark.place)
 
@@ -130,6 +140,9 @@ class Mark:
 
     state: bytes
     ram: bytes
+    stored: bytes
+    """The numbers of the pages of store that are in use, and what is in them."""
+    store: bytes
     place: Place
 
 

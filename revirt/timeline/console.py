@@ -49,7 +49,7 @@ class ConsoleSearch:
     def locate(self, place: Place) -> Position:
         """Return the position before the instruction that transmits the byte *place*; the walker is left anywhere."""
         ordinal, _ = place
-        sent = (at for at, event in self._events.before(ordinal) if event.kind is Kind.TRANSMITTED)
+        sent = (at for at, event in self._events.before(ordinal) if event.is_serial_output)
         begin = next(sent, None)
         branches = self._start if begin is None else max(self._start, self._events[begin].branches)
         is_told = ordinal < self._events.end
@@ -85,7 +85,7 @@ class ConsoleSearch:
         """Return the next byte to be transmitted."""
         replayer = self._walker.session.replayer
         coming = enumerate(self._events.after(replayer.next_event), replayer.next_event)
-        ordinal = next((at for at, event in coming if event.kind is Kind.TRANSMITTED), self._events.end)
+        ordinal = next((at for at, event in coming if event.is_serial_output), self._events.end)
         return ordinal, replayer.pending_output
 
     def _find(self, pattern: bytes) -> list[Place]:
@@ -110,7 +110,7 @@ class ConsoleSearch:
         starts: list[tuple[int, int]] = []
         line = bytearray()
         for ordinal, event in enumerate(self._events.after(self._events.first), self._events.first):
-            if event.kind is Kind.TRANSMITTED:
+            if event.is_serial_output:
                 starts.append((len(line), ordinal))
                 line += event.data
                 if line.endswith(b"\n") or len(line) >= LINE_LIMIT:

@@ -403,7 +403,7 @@ class Timeline:
         for _, event in islice(self.events.before(self.next_event), CONSOLE_EVENTS):
             if missing <= 0:
                 break
-            if event.kind is Kind.TRANSMITTED:
+            if event.is_serial_output:
                 parts.append(event.data)
                 missing -= len(event.data)
         return b"".join(reversed(parts))[-size:] if size else b""

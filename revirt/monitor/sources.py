@@ -1,0 +1,224 @@
+"""What a live machine is given by the outside world, beyond its clock and its serial line.
+
+`Live` asks each source whenever the machine stands still, behind what devices did there, and writes nothing down itself.
+
+Rules:
+- `take` never blocks.  What has to be waited for is waited for in a thread, which calls *wake* when there is something.
+- A device that has no room is not given anything: what comes for it waits here, within bounds.
+- What answers a request of the guest (a disk is done, random bytes) is not given while the answers of another run are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from revirt.image.base import BaseImage
+from revirt.machine.devices import SECTOR_SIZE
+from revirt.machine.inputs import Arrival, DiskDone, Entropy, Frame, Keys
+from revirt.machine.machine import Machine
+
+Wake = Callable[[], None]
+
+
+class Source(Protocol):
+    """Where arrivals come from."""
+
+    answers: bool
+    """Whether what it gives answers the guest's own requests."""
+
+    def attach(self, machine: Machine, wake: Wake) -> None:
+        """Take the machine that runs, and what makes `Live` ask again; safe from any thread."""
+        ...
+
+    def take(self) -> Sequence[Arrival]:
+        """Return what arrives now."""
+        ...
+
+    def due_ns(self) -> int | None:
+        """Return the machine's time at which something comes next, None if that is not known."""
+        ...
+
+    def close(self) -> None:
+        """End what it does."""
+        ...
+
+
+class NetBackend(Protocol):
+    """The far end of a network card's cable."""
+
+    def take(self, now_ns: int) -> bytes | None:
+        """Return the next frame that has come by the machine's time *now_ns*, None if there is none."""
+        ...
+
+    def due_ns(self) -> int | None:
+        """Return the machine's time at which the next frame comes, None if that is not known."""
+        ...
+
+    def send(self, frame: bytes) -> None:
+        """Send *frame*; what cannot be sent is lost."""
+        ...
+
+    def close(self) -> None:
+        """Unplug the cable."""
+        ...
+
+
+class NetSource:
+    """Frames for network card *nic*, from the backend that *plug* makes once there is somebody to wake."""
+
+    answers = False
+
+    def __init__(self, nic: int, plug: Callable[[Wake], NetBackend]) -> None:
+        self.nic = nic
+        self._plug = plug
+        self._backend: NetBackend | None = None
+        self._machine: Machine | None = None
+
+    def attach(self, machine: Machine, wake: Wake) -> None:
+        self._machine = machine
+        self._backend = self._plug(wake)
+
+    def take(self) -> Sequence[Arrival]:
+        assert self._machine is not None and self._backend is not None
+        if not self._machine.board.nics[self.nic].can_receive:
+            return ()
+        frame = self._backend.take(self._machine.clock.now_ns)
+        return (Frame(self.nic, frame),) if frame is not None else ()
+
+    def due_ns(self) -> int | None:
+        assert self._machine is not None and self._backend is not None
+        return self._backend.due_ns() if self._machine.board.nics[self.nic].can_receive else None
+
+    def send(self, frame: bytes) -> None:
+        """Pass on what the card sends."""
+        if self._backend is not None:
+            self._backend.send(frame)
+
+    def close(self) -> None:
+        if self._backend is not None:
+            self._backend.close()
+
+
+class DiskSource:
+    """Says when the host is done with the requests to disk number *disk*, whose base is *image*.
+
+    Data is moved by the machine, when it is told.  So a write is done at once; so is a read of what the host has in
+    memory, and for the rest a thread lets the host fetch it.
+    """
+
+    answers = True
+
+    def __init__(self, disk: int, image: BaseImage) -> None:
+        self.disk = disk
+        self._image = image
+        self._machine: Machine | None = None
+        self._asked: set[int] = set()
+        self._done: deque[int] = deque()
+        self._wanted: queue.SimpleQueue[tuple[int, int, int] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def attach(self, machine: Machine, wake: Wake) -> None:
+        self._machine = machine
+        self._wake = wake
+
+    def take(self) -> Sequence[Arrival]:
+        assert self._machine is not None
+        for each in self._machine.board.disks[self.disk].pending:
+            if each.ticket not in self._asked:
+                self._asked.add(each.ticket)
+                start, size = each.sector * SECTOR_SIZE, each.count * SECTOR_SIZE
+                if each.is_write or self._image.is_in_memory(start, size):
+                    self._done.append(each.ticket)
+                else:
+                    self._fetch(each.ticket, start, size)
+        done = []
+        while self._done:
+            ticket = self._done.popleft()
+            self._asked.discard(ticket)
+            done.append(DiskDone(self.disk, ticket))
+        return done
+
+    def due_ns(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._wanted.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _fetch(self, ticket: int, start: int, size: int) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=f"disk {self.disk}", daemon=True)
+            self._thread.start()
+        self._wanted.put((ticket, start, size))
+
+    def _work(self) -> None:
+        while (wanted := self._wanted.get()) is not None:
+            ticket, start, size = wanted
+            self._image.fetch(start, size)
+            self._done.append(ticket)
+            self._wake()
+
+
+class EntropySource:
+    """Random bytes for whoever asks: the host's, or by the virtual clock such as follow from where the machine stands."""
+
+    answers = True
+
+    def __init__(self) -> None:
+        self._machine: Machine | None = None
+
+    def attach(self, machine: Machine, wake: Wake) -> None:
+        self._machine = machine
+
+    def take(self) -> Sequence[Arrival]:
+        machine = self._machine
+        assert machine is not None
+        wanted = machine.board.entropy_wanted
+        if not wanted:
+            return ()
+        if machine.config.clock == "host":
+            return (Entropy(os.urandom(wanted)),)
+        seed = machine.core.branches.to_bytes(8, "little")
+        return (Entropy(hashlib.shake_128(b"revirt" + seed).digest(wanted)),)
+
+    def due_ns(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class KeySource:
+    """Keys that are pressed on the keyboard: ``press`` may be called from any thread."""
+
+    answers = False
+    _WAITING = 4096
+
+    def __init__(self) -> None:
+        self._codes: deque[bytes] = deque(maxlen=self._WAITING)
+        self._wake: Wake = lambda: None
+
+    def attach(self, machine: Machine, wake: Wake) -> None:
+        self._wake = wake
+
+    def press(self, scancodes: bytes) -> None:
+        """Let the keyboard send *scancodes*, of set 2; what nobody takes is lost, the oldest first."""
+        self._codes.append(scancodes)
+        self._wake()
+
+    def take(self) -> Sequence[Arrival]:
+        return (Keys(self._codes.popleft()),) if self._codes else ()
+
+    def due_ns(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        """Nothing to end."""
