@@ -108,6 +108,7 @@ def _add_record(commands: Commands[Parser]) -> None:
     direct.add_argument("--append", metavar="TEXT", help="kernel command line")
     direct.add_argument("--memory", metavar="SIZE", help="guest memory, as 256M (the default)")
 
+    _add_devices(record)
     _add_run(record, "DIR")
 
 
@@ -159,6 +160,35 @@ def _add_diff(commands: Commands[Parser]) -> None:
         help="compare the machines there, a point of A, not where they part",
     )
     _add_json(diff)
+
+
+def _add_devices(record: Parser) -> None:
+    devices = record.add_argument_group("devices beyond those that the guest comes with")
+    devices.add_argument(
+        "--disk",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a disk with these contents, which stay as they are: FILE[,readonly][,overlay=SIZE]",
+    )
+    devices.add_argument(
+        "--net",
+        action="append",
+        default=[],
+        metavar="WHERE",
+        help="a network card, connected to passt, unix:PATH, unix-listen:PATH, tap:NAME or pcap:FILE",
+    )
+    devices.add_argument(
+        "--forward",
+        action="append",
+        default=[],
+        metavar="tcp:HOST:GUEST",
+        help="let a port of this host reach one of the guest's (through passt); also udp:HOST:GUEST",
+    )
+    devices.add_argument("--rng", action="store_true", help="a source of random bytes")
+    devices.add_argument("--virtio-console", action="store_true", help="a second console, hvc0")
+    devices.add_argument("--vga", action="store_true", help="a screen of text")
+    devices.add_argument("--framebuffer", metavar="WIDTHxHEIGHT", help="a screen of pixels")
 
 
 def _add_run(record: Parser, directory: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from functools import partial
 
+from revirt.cli.plugs import plugs_of
 from revirt.cli.running import console_of, options_of, run_live
 from revirt.errors import UsageError
 from revirt.image import Guest, find, from_command_line, parse_size
@@ -18,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Record (or just run) a guest; return the exit status."""
     guest = _guest(arguments)
     clock: ClockMode = "virtual" if (arguments.clock or guest.clock) == "virtual" else "host"
-    options = options_of(arguments, clock)
+    options = replace(options_of(arguments, clock), plugs=plugs_of(arguments, guest))
     return run_live(
         arguments, guest.name, console_of(arguments, guest.script), options, partial(record, guest)
     )

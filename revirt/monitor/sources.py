@@ -52,12 +52,16 @@ class Source(Protocol):
 class NetBackend(Protocol):
     """The far end of a network card's cable."""
 
-    def take(self, now_ns: int) -> bytes | None:
-        """Return the next frame that has come by the machine's time *now_ns*, None if there is none."""
+    def frames(self) -> Sequence[bytes]:
+        """Return some of the frames that have come, the oldest first; none only if there are none."""
+        ...
+
+    def take_due(self, now_ns: int) -> Sequence[bytes]:
+        """Return some of the frames that are due at the machine's time *now_ns*; until none are left."""
         ...
 
     def due_ns(self) -> int | None:
-        """Return the machine's time at which the next frame comes, None if that is not known."""
+        """Return the machine's time at which `take_due` has the next frame, None if none comes by that clock."""
         ...
 
     def send(self, frame: bytes) -> None:
@@ -78,6 +82,7 @@ class NetSource:
         self.nic = nic
         self._plug = plug
         self._backend: NetBackend | None = None
+        self._waiting: deque[bytes] = deque()
         self._machine: Machine | None = None
 
     def attach(self, machine: Machine, wake: Wake) -> None:
@@ -88,8 +93,10 @@ class NetSource:
         assert self._machine is not None and self._backend is not None
         if not self._machine.board.nics[self.nic].can_receive:
             return ()
-        frame = self._backend.take(self._machine.clock.now_ns)
-        return (Frame(self.nic, frame),) if frame is not None else ()
+        if not self._waiting:
+            self._waiting.extend(self._backend.frames())
+            self._waiting.extend(self._backend.take_due(self._machine.clock.now_ns))
+        return (Frame(self.nic, self._waiting.popleft()),) if self._waiting else ()
 
     def due_ns(self) -> int | None:
         assert self._machine is not None and self._backend is not None
