@@ -7,6 +7,8 @@ Rules:
 - A mapping says which sizes its device takes whole; a whole access is one at a multiple of its size.  Every
   other access is split, lower addresses first, as the bus controller of a PC does for devices narrower than
   the CPU.
+- What is mapped here is wired: it stays where it is, and comes first.  Where nothing is, the bus asks for what software
+  has put there, the windows of PCI functions.
 - Two mappings may share an address if they take different sizes: at 0xCF8 the PCI bridge takes 32 bits only,
   and a byte written to 0xCF9 reaches the reset control register.
 """
@@ -14,13 +16,20 @@ Rules:
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from revirt.machine.device import Device
+from revirt.machine.device import Device, Registers
 
 BYTES = (1,)
 """Sizes taken whole by a device with byte-wide registers: what almost all ISA devices are."""
+
+
+Answering = tuple[Registers, int]
+"""Who answers an access, and at which offset."""
+
+Elsewhere = Callable[[int, int], Answering | None]
+"""Says who answers the access to an address, of a size (1, 2, 4 or 8), as a whole; None if nobody does."""
 
 
 class Bus:
@@ -29,6 +38,11 @@ class Bus:
     def __init__(self) -> None:
         # By size, then by port.
         self._whole: dict[int, dict[int, tuple[Device, int]]] = {1: {}, 2: {}, 4: {}}
+        self._elsewhere: Elsewhere | None = None
+
+    def ask_elsewhere(self, find: Elsewhere) -> None:
+        """Let *find* say who answers at ports that are not mapped."""
+        self._elsewhere = find
 
     def map(
         self, start: int, count: int, device: Device, offset: int = 0, *, sizes: Collection[int] = BYTES
@@ -50,7 +64,7 @@ class Bus:
 
     def read(self, address: int, size: int) -> int:
         """Return *size* bytes (1, 2 or 4), little-endian, from port *address*."""
-        owner = self._whole[size].get(address)
+        owner = self._whole[size].get(address) or self._find_elsewhere(address, size)
         if owner is not None:
             return owner[0].read(owner[1], size)
         if size == 1:
@@ -60,13 +74,22 @@ class Bus:
 
     def write(self, address: int, size: int, value: int) -> None:
         """Write *size* bytes (1, 2 or 4) of *value*, little-endian, to port *address*."""
-        owner = self._whole[size].get(address)
+        owner = self._whole[size].get(address) or self._find_elsewhere(address, size)
         if owner is not None:
             owner[0].write(owner[1], size, value)
         elif size > 1:
             half = size // 2
             self.write(address, half, value & (1 << 8 * half) - 1)
             self.write(address + half, half, value >> 8 * half)
+
+    def _find_elsewhere(self, address: int, size: int) -> Answering | None:
+        if self._elsewhere is None or (found := self._elsewhere(address, size)) is None:
+            return None
+        # A part of the access may belong to a device that takes it only when it is split.
+        for part in (1, 2)[: size // 2]:
+            if any(port in self._whole[part] for port in range(address, address + size, part)):
+                return None
+        return found
 
 
 class _Window(NamedTuple):
@@ -84,6 +107,11 @@ class MmioBus:
 
     def __init__(self) -> None:
         self._windows: list[_Window] = []
+        self._elsewhere: Elsewhere | None = None
+
+    def ask_elsewhere(self, find: Elsewhere) -> None:
+        """Let *find* say who answers at addresses that are not mapped."""
+        self._elsewhere = find
 
     def map(
         self, start: int, size: int, device: Device, offset: int = 0, *, sizes: Collection[int] = (1, 2, 4)
@@ -103,9 +131,9 @@ class MmioBus:
 
     def read(self, address: int, size: int) -> int:
         """Return *size* bytes (1, 2, 4 or 8), little-endian, from *address*."""
-        window = self._find(address)
-        if window and self._is_whole(window, address, size):
-            return window.device.read(window.offset + address - window.start, size)
+        owner = self._find(address, size)
+        if owner is not None:
+            return owner[0].read(owner[1], size)
         if size == 1:
             return 0xFF
         half = size // 2
@@ -113,20 +141,17 @@ class MmioBus:
 
     def write(self, address: int, size: int, value: int) -> None:
         """Write *size* bytes (1, 2, 4 or 8) of *value*, little-endian, to *address*."""
-        window = self._find(address)
-        if window and self._is_whole(window, address, size):
-            window.device.write(window.offset + address - window.start, size, value)
+        owner = self._find(address, size)
+        if owner is not None:
+            owner[0].write(owner[1], size, value)
         elif size > 1:
             half = size // 2
             self.write(address, half, value & (1 << 8 * half) - 1)
             self.write(address + half, half, value >> 8 * half)
 
-    def _find(self, address: int) -> _Window | None:
+    def _find(self, address: int, size: int) -> Answering | None:
         place = bisect_right(self._windows, address, key=lambda window: window.start) - 1
-        if place >= 0 and address < self._windows[place].end:
-            return self._windows[place]
-        return None
-
-    @staticmethod
-    def _is_whole(window: _Window, address: int, size: int) -> bool:
-        return size in window.sizes and address % size == 0 and address + size <= window.end
+        if place >= 0 and address < (window := self._windows[place]).end:
+            whole = size in window.sizes and address % size == 0 and address + size <= window.end
+            return (window.device, window.offset + address - window.start) if whole else None
+        return self._elsewhere(address, size) if self._elsewhere else None

@@ -28,10 +28,8 @@ class Clock(Protocol):
         ...
 
 
-class Device(Protocol):
-    """A device on a bus.  Every device class has a ``name`` and a ``State`` dataclass."""
-
-    name: str
+class Registers(Protocol):
+    """What answers on a bus."""
 
     def read(self, offset: int, size: int) -> int:
         """Return *size* bytes (1, 2 or 4), little-endian, from register *offset*."""
@@ -41,6 +39,15 @@ class Device(Protocol):
         """Write *size* bytes (1, 2 or 4) of *value* to register *offset*."""
         ...
 
+
+class Part(Protocol):
+    """A part of the board that remembers something, under a ``name`` of its own."""
+
+    @property
+    def name(self) -> str:
+        """What its state is saved under."""
+        ...
+
     def save(self) -> State:
         """Return a copy of the device's state."""
         ...
@@ -48,6 +55,10 @@ class Device(Protocol):
     def restore(self, state: Any) -> None:
         """Replace the device's state by *state* (of the class that `save` returns)."""
         ...
+
+
+class Device(Registers, Part, Protocol):
+    """A device on a bus.  Every device class has a ``name`` and a ``State`` dataclass."""
 
 
 class Timed(Protocol):

@@ -1,7 +1,7 @@
 """RAM as a bus master sees it: physical addresses, and nothing else within reach.
 
-A device acts on memory only where the core stands still, at a taken branch (see `Board.service`): never from the callback
-of a port or a register.
+A device acts on memory only where the core stands still, at a taken branch (see `Board.service`): never from the
+callback of a port or a register.
 """
 
 from __future__ import annotations

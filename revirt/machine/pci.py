@@ -6,13 +6,18 @@
 
 Map the two apart, so that byte-wide neighbours such as the reset control register at 0xCF9 stay reachable:
 offset 0 with ``ADDRESS_SIZES``, offset 4 with ``DATA_SIZES``.  Absent functions read all ones.
+
+A function may answer in windows of port and memory addresses that software moves about (`revirt.machine.pci_function`);
+`Pci.find_port` and `Pci.find_memory` tell a bus which.  Where windows overlap, the function in the lowest slot answers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
+from revirt.machine.device import Registers
 from revirt.machine.state import U32, Range, State
 
 CONFIG_ADDRESS = 0
@@ -50,8 +55,26 @@ PMC_SMRAM = 0x72
 SMRAM_RESET = 0x02
 
 
+class Window(NamedTuple):
+    """Addresses ``[start, end)`` at which *registers* answer."""
+
+    start: int
+    end: int
+    registers: Registers
+
+
 class PciFunction(Protocol):
-    """A function's configuration space."""
+    """A function: its configuration space, and where it answers at present."""
+
+    @property
+    def ports(self) -> Sequence[Window]:
+        """The windows of port addresses."""
+        ...
+
+    @property
+    def memory(self) -> Sequence[Window]:
+        """The windows of memory addresses."""
+        ...
 
     def read_config(self, register: int, size: int) -> int:
         """Return *size* bytes (1, 2 or 4), little-endian, from *register*, a multiple of *size* below 256."""
@@ -64,6 +87,9 @@ class PciFunction(Protocol):
 
 class ConfigSpace:
     """A configuration space that is memory: a byte changes only in the bits that its mask allows."""
+
+    ports: Sequence[Window] = ()
+    memory: Sequence[Window] = ()
 
     def __init__(self, initial: bytes, writable: bytes) -> None:
         self.initial = initial
@@ -122,6 +148,7 @@ class Pci:
         self._address = 0
         self._bridge = host_bridge()
         self._functions: dict[int, PciFunction] = {0: self._bridge}
+        self._by_slot: list[PciFunction] = []
 
     def plug(self, device: int, function: PciFunction) -> None:
         """Let *function* be function 0 of *device* (1 to 31) on bus 0; raises ValueError if there is one."""
@@ -129,6 +156,15 @@ class Pci:
         if not 0 < device < 32 or number in self._functions:
             raise ValueError(f"PCI device {device} is taken or does not exist")
         self._functions[number] = function
+        self._by_slot = [self._functions[number] for number in sorted(self._functions)]
+
+    def find_port(self, address: int, size: int) -> tuple[Registers, int] | None:
+        """Return who answers all *size* bytes at port *address*, and at which offset; None if no one function does."""
+        return self._find(lambda function: function.ports, address, size)
+
+    def find_memory(self, address: int, size: int) -> tuple[Registers, int] | None:
+        """Return who answers all *size* bytes at *address*, and at which offset; None if no one function does."""
+        return self._find(lambda function: function.memory, address, size)
 
     def read(self, offset: int, size: int) -> int:
         """Return CONFIG_ADDRESS, or *size* bytes of what it points to."""
@@ -154,6 +190,18 @@ class Pci:
         """Replace the state."""
         self._address = state.address
         self._bridge.bytes[:] = state.bridge
+
+    def _find(
+        self, windows_of: Callable[[PciFunction], Sequence[Window]], address: int, size: int
+    ) -> tuple[Registers, int] | None:
+        if size > 4 or address % size:
+            return None
+        for function in self._by_slot:
+            for start, end, registers in windows_of(function):
+                if start < address + size and address < end:
+                    whole = start <= address and address + size <= end
+                    return (registers, address - start) if whole else None
+        return None
 
     def _selected(self) -> PciFunction | None:
         if not self._address & ADDRESS_ENABLE or self._address & ADDRESS_BUS:
