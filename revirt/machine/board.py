@@ -16,14 +16,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from revirt.machine.bus import Bus, MmioBus
-from revirt.machine.device import Clock, Device, Line, Timed
+from revirt.machine.device import Clock, Line, Part, Timed
 from revirt.machine.devices import Devices
 from revirt.machine.disk import DiskContents
 from revirt.machine.i8042 import I8042
-from revirt.machine.inputs import Arrival, Frame, Received
+from revirt.machine.inputs import Arrival, DiskDone, Entropy, Frame, Keys, Received
 from revirt.machine.memory import GuestMemory
 from revirt.machine.pci import ADDRESS_SIZES, CONFIG_ADDRESS, CONFIG_DATA, DATA_SIZES, Pci
-from revirt.machine.pic import Pic
+from revirt.machine.peripherals import Peripherals
+from revirt.machine.pic import ELCR, Pic
 from revirt.machine.pit import Pit
 from revirt.machine.power import DEBUG_EXIT, PM1_LOW, PORT_A, RESET, RESET_CONTROL, Power
 from revirt.machine.rtc import Rtc
@@ -45,7 +46,7 @@ class Board:
     what the guest sends on the serial line, and *end* is told when the guest ends its own run.
 
     *devices* are those beyond what every PC has; they act on *memory*, and *disks* are the contents of the disks among
-    them.  What they do is told to *printed*, *sent* and *stored* (see `revirt.machine.inputs.Inputs`).
+    them, which take requests at once or when an arrival says so.  What they do is told to *printed*, *sent* and *stored* (see `revirt.machine.inputs.Inputs`).
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Board:
         devices: Devices,
         memory: GuestMemory,
         disks: Sequence[DiskContents],
+        completes_at_once: bool,
         epoch: int,
         intr: Line,
         reschedule: Callable[[], None],
@@ -67,18 +69,45 @@ class Board:
         self.ports = Bus()
         self.mmio = MmioBus()
         self.pic = Pic(intr)
+        self.pci = Pci()
+        self.peripherals = (
+            Peripherals(
+                devices,
+                pci=self.pci,
+                pic=self.pic,
+                memory=memory,
+                disks=disks,
+                completes_at_once=completes_at_once,
+                reschedule=reschedule,
+                printed=printed,
+                sent=sent,
+                stored=stored,
+            )
+            if devices
+            else None
+        )
+        line = self.pic.line if self.peripherals is None else self.peripherals.bridge.isa
         self.pit = Pit(clock, self.pic.line(TIMER_IRQ), reschedule)
         self.rtc = Rtc(clock, self.pic.line(RTC_IRQ), reschedule, epoch=epoch, memory_size=memory.size)
-        self.uart = Uart(self.pic.line(COM1_IRQ), transmit, drained=reschedule)
-        self.i8042 = I8042(self.pic.line(KEYBOARD_IRQ), self.pic.line(MOUSE_IRQ), lambda: end(RESET, None))
-        self.pci = Pci()
+        self.uart = Uart(line(COM1_IRQ), transmit, drained=reschedule)
+        self.i8042 = I8042(self.pic.line(KEYBOARD_IRQ), line(MOUSE_IRQ), lambda: end(RESET, None))
         self.power = Power(end)
-        self._devices: tuple[Device, ...] = (
+        self._devices: tuple[Part, ...] = (
             self.pic, self.pit, self.rtc, self.uart, self.i8042, self.pci, self.power,
+            *(self.peripherals.parts if self.peripherals is not None else ()),
         )  # fmt: skip
         self._timed: tuple[Timed, ...] = (self.pit, self.rtc)
-        self._driving = (self.pit, self.rtc, self.uart, self.i8042, self.pic)
+        self._driving = (
+            *(self.pit, self.rtc, self.uart, self.i8042),
+            *((self.peripherals,) if self.peripherals is not None else ()),
+            self.pic,
+        )
         self._map()
+        if self.peripherals is not None:
+            self.ports.ask_elsewhere(self.pci.find_port)
+            self.mmio.ask_elsewhere(self.pci.find_memory)
+            for offset, bits in enumerate(self.peripherals.bridge.level_triggered, ELCR):
+                self.pic.write(offset, 1, bits)
 
     def _map(self) -> None:
         ports = self.ports
@@ -104,37 +133,28 @@ class Board:
 
         Called wherever the core stands, and doing so again changes nothing: only a guest that runs has more to do.
         """
-        for device in self._acting:
-            device.service()
+        if self.peripherals is not None:
+            self.peripherals.service()
 
-    def receive(self, port: int, data: bytes) -> None:
-        """Let *data* arrive for console *port*."""
-        if port:
-            assert self.console is not None
-            self.console.receive(data)
-        else:
-            self.uart.receive(data)
-
-    def feed(self, data: bytes) -> None:
-        """Give random bytes to whoever waits for them."""
-        assert self.rng is not None
-        self.rng.feed(data)
-
-    @property
-    def entropy_wanted(self) -> int:
-        """How many random bytes the guest waits for."""
-        return self.rng.wanted if self.rng is not None else 0
+    def accept(self, arrival: Received | Frame | DiskDone | Entropy | Keys) -> None:
+        """Give *arrival* to the device that it is for, which there is."""
+        match arrival:
+            case Received(data, 0):
+                self.uart.receive(data)
+                return
+            case Keys(scancodes):
+                self.i8042.press(scancodes)
+                return
+        peripherals = self.peripherals
+        assert peripherals is not None
+        peripherals.accept(arrival)
 
     def has_room_for(self, arrival: Arrival) -> bool:
         """Return whether the device that *arrival* is for can take it now."""
         match arrival:
             case Received(_, 0):
                 return not self.uart.is_backlogged
-            case Received():
-                return self.console is not None and not self.console.is_backlogged
-            case Frame(nic, _):
-                return self.nics[nic].can_receive
-        return True
+        return self.peripherals is None or self.peripherals.has_room_for(arrival)
 
     def deadline_ns(self) -> int | None:
         """Return the machine time of the next timer, None if none is armed."""

@@ -33,19 +33,7 @@ from revirt.machine.clock import ClockState, MachineClock
 from revirt.machine.config import MachineConfig
 from revirt.machine.devices import Devices
 from revirt.machine.disk import Base, DiskContents
-from revirt.machine.inputs import (
-    Arrival,
-    ClockRate,
-    ClockReading,
-    DiskDone,
-    Entropy,
-    Frame,
-    Halt,
-    Inputs,
-    Keys,
-    Moment,
-    Received,
-)
+from revirt.machine.inputs import Arrival, ClockRate, ClockReading, Halt, Inputs, Moment
 from revirt.machine.memory import GuestMemory
 from revirt.machine.state import State, check_version, encode, from_plain, to_plain
 
@@ -159,11 +147,13 @@ class Machine:
             track_writes=track_writes,
         )
         self.clock = MachineClock(self.core, config.ns_per_branch)
+        self.disks = disk_contents(config.devices, bases, self.core.store)
         self.board = Board(
             self.clock,
             devices=config.devices,
             memory=GuestMemory(self.core),
-            disks=disk_contents(config.devices, bases, self.core.store),
+            disks=self.disks,
+            completes_at_once=config.clock == "virtual",
             epoch=config.epoch,
             intr=self._set_intr,
             reschedule=self.core.request_stop,
@@ -264,18 +254,10 @@ class Machine:
                     self.board.catch_up()
                 case ClockRate(ns_per_branch):
                     self.clock.set_rate(ns_per_branch)
-                case Received(data, port):
-                    self.board.receive(port, data)
-                case Frame(nic, data):
-                    self.board.nics[nic].receive(data)
-                case DiskDone(disk, ticket):
-                    self.board.disks[disk].complete(ticket)
-                case Entropy(data):
-                    self.board.feed(data)
-                case Keys(scancodes):
-                    self.board.i8042.press(scancodes)
                 case Halt(reason):
                     self._stop = reason
+                case _:
+                    self.board.accept(arrival)
 
     def _idle(self, moment: Moment) -> None:
         if not self.core.interruptible:
@@ -373,7 +355,7 @@ class Machine:
         """Return the numbers of the pages of store that may hold something (32-bit little-endian, ascending)."""
         numbers = array("I")
         start = self.config.memory
-        for disk in self.board.disk_contents:
+        for disk in self.disks:
             numbers.extend((start + offset) // PAGE_SIZE for offset in range(0, disk.used_size, PAGE_SIZE))
             start += disk.store_size
         return numbers.tobytes()

@@ -55,6 +55,8 @@ OCW3_ESMM = 0x40
 POLL_REQUEST = 0x80
 SPURIOUS = 7
 """The level given when the request has gone away before the acknowledge."""
+ELCR = 4
+"""Offset of the first ELCR register."""
 ELCR_WRITABLE = (0xF8, 0xDE)
 """Timer, keyboard, cascade, clock and FPU are always edge-triggered."""
 

@@ -95,6 +95,12 @@ class Piix3(ConfigSpace):
         irq = self._routing[_pirq(slot, pin)]
         return 0xFF if irq is None else irq
 
+    @property
+    def level_triggered(self) -> tuple[int, int]:
+        """What the interrupt controllers' ELCR registers say where PCI interrupts are routed so."""
+        bits = sum(1 << irq for irq in set(self._routing) if irq is not None)
+        return bits & 0xFF, bits >> 8
+
     def write_config(self, register: int, size: int, value: int) -> None:
         """Write *size* bytes of *value* to *register*, as far as they may change."""
         super().write_config(register, size, value)

@@ -81,9 +81,7 @@ class Giver:
     def part(self) -> None:
         """Let the guest's clock be live from now on."""
         self.is_following = False
-        self._left = deque(
-            each for each in self._left if not isinstance(each.arrival, _LIVE)
-        )
+        self._left = deque(each for each in self._left if not isinstance(each.arrival, _LIVE))
 
     def take(self, moment: Moment) -> list[Arrival]:
         """Return what comes at *moment*, where the machine stands; to be asked again when that has been applied."""

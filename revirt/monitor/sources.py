@@ -91,7 +91,7 @@ class NetSource:
 
     def take(self) -> Sequence[Arrival]:
         assert self._machine is not None and self._backend is not None
-        if not self._machine.board.nics[self.nic].can_receive:
+        if not self._can_receive:
             return ()
         if not self._waiting:
             self._waiting.extend(self._backend.frames())
@@ -100,7 +100,12 @@ class NetSource:
 
     def due_ns(self) -> int | None:
         assert self._machine is not None and self._backend is not None
-        return self._backend.due_ns() if self._machine.board.nics[self.nic].can_receive else None
+        return self._backend.due_ns() if self._can_receive else None
+
+    @property
+    def _can_receive(self) -> bool:
+        assert self._machine is not None and self._machine.board.peripherals is not None
+        return self._machine.board.peripherals.nics[self.nic].can_receive
 
     def send(self, frame: bytes) -> None:
         """Pass on what the card sends."""
@@ -135,8 +140,8 @@ class DiskSource:
         self._wake = wake
 
     def take(self) -> Sequence[Arrival]:
-        assert self._machine is not None
-        for each in self._machine.board.disks[self.disk].pending:
+        assert self._machine is not None and self._machine.board.peripherals is not None
+        for each in self._machine.board.peripherals.disks[self.disk].pending:
             if each.ticket not in self._asked:
                 self._asked.add(each.ticket)
                 start, size = each.sector * SECTOR_SIZE, each.count * SECTOR_SIZE
@@ -187,8 +192,9 @@ class EntropySource:
 
     def take(self) -> Sequence[Arrival]:
         machine = self._machine
-        assert machine is not None
-        wanted = machine.board.entropy_wanted
+        assert machine is not None and machine.board.peripherals is not None
+        rng = machine.board.peripherals.rng
+        wanted = rng.wanted if rng is not None else 0
         if not wanted:
             return ()
         if machine.config.clock == "host":

@@ -22,7 +22,9 @@ DISKS = "disks"
 INDEX = "index"
 """Derived from the rest, and no part of it: see `revirt.index`."""
 
-ENTRIES = frozenset({manifest.NAME, f"{manifest.NAME}.tmp", LOG, CHECKPOINTS, PAGES, SEAL, LOCK, DISKS, INDEX})
+ENTRIES = frozenset(
+    {manifest.NAME, f"{manifest.NAME}.tmp", LOG, CHECKPOINTS, PAGES, SEAL, LOCK, DISKS, INDEX}
+)
 """Everything that revirt puts there."""
 
 ALWAYS = (LOG, CHECKPOINTS, PAGES)

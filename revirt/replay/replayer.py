@@ -301,7 +301,9 @@ class Replayer:
         self._compare_place(event, moment, is_checked=kind != Kind.TRANSMITTED)
         if (event.number, event.data) != (number, data):
             expected = f"{event.number}, {event.data[:SHOWN]!r} ({len(event.data)} bytes)"
-            raise self._differs(event, kind.label, expected, f"{number}, {data[:SHOWN]!r} ({len(data)} bytes)")
+            raise self._differs(
+                event, kind.label, expected, f"{number}, {data[:SHOWN]!r} ({len(data)} bytes)"
+            )
         self._pass(event)
 
     def _compare_line(self) -> None:

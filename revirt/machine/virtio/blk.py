@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from struct import Struct, pack
-from typing import Annotated, Protocol
+from typing import Annotated
 
 from revirt.machine.device import Line
+from revirt.machine.disk import DiskContents, DiskError
 from revirt.machine.memory import GuestMemory
 from revirt.machine.state import U16, U32, U64, Range, State
 from revirt.machine.virtio.queue import SIZE, Chain, QueueError
@@ -61,32 +62,6 @@ _ZEROES_FLAGS = 0x1
 """VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP, which need not be followed."""
 
 
-class DiskError(Exception):
-    """The disk cannot be read or written there."""
-
-
-class DiskImage(Protocol):
-    """What is on a disk; a sector has 512 bytes."""
-
-    @property
-    def sectors(self) -> int:
-        """How many there are."""
-        ...
-
-    @property
-    def is_read_only(self) -> bool:
-        """Whether writing is refused."""
-        ...
-
-    def read(self, sector: int, count: int) -> bytes:
-        """Return *count* sectors from *sector* on, all of which exist; raises DiskError."""
-        ...
-
-    def write(self, sector: int, data: bytes) -> None:
-        """Write whole sectors, all of which exist, from *sector* on; raises DiskError."""
-        ...
-
-
 @dataclass
 class Ticket(State):
     """A request that waits: its number, its buffer, and what it was about when it came.
@@ -111,7 +86,7 @@ class BlkState(State):
 
 
 class Blk(VirtioFunction):
-    """The disk called *name*, whose contents are *image*; *serial* is its name for the guest, up to 20 bytes.
+    """The disk called *name*, with *contents*; *serial* is its name for the guest, up to 20 bytes.
 
     *stored* is called with sector and data of each write when it takes effect.
     """
@@ -122,7 +97,7 @@ class Blk(VirtioFunction):
         self,
         name: str,
         memory: GuestMemory,
-        image: DiskImage,
+        contents: DiskContents,
         *,
         irq: Line,
         reschedule: Callable[[], None],
@@ -130,17 +105,17 @@ class Blk(VirtioFunction):
         completes_at_once: bool,
         serial: bytes = b"",
     ) -> None:
-        self._image = image
+        self._contents = contents
         self._stored = stored
         self._completes_at_once = completes_at_once
         self._serial = serial[:ID_SIZE].ljust(ID_SIZE, b"\0")
         self._next_ticket = 0
-        access = F_RO if image.is_read_only else F_WRITE_ZEROES
+        access = F_RO if contents.is_read_only else F_WRITE_ZEROES
         super().__init__(
             name,
             KIND,
             features=F_SIZE_MAX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | access,
-            config=_configuration(image.sectors),
+            config=_configuration(contents.sectors),
             memory=memory,
             irq=irq,
             reschedule=reschedule,
@@ -156,11 +131,8 @@ class Blk(VirtioFunction):
         request = next((each for each in self._waiting if each.ticket == ticket), None)
         if request is None:
             return False
-        was_full = len(self._waiting) >= SIZE
         self._waiting.remove(request)
         self._guarded(self.queues[REQUESTS], partial(self._perform_waiting, request))
-        if was_full:
-            self.notify(REQUESTS)
         return True
 
     def save(self) -> BlkState:
@@ -179,18 +151,13 @@ class Blk(VirtioFunction):
 
     def _serve(self, index: int) -> None:
         queue = self.queues[index]
-        for _ in range(SIZE):
-            if len(self._waiting) >= SIZE:
-                return
-            chain = queue.pop()
-            if chain is None:
-                queue.listen()
-                return
+        for chain in queue.take_all():
             if self._completes_at_once:
                 self._perform(chain)
-            else:
+            elif len(self._waiting) < SIZE:
                 self._waiting.append(self._ticket(chain))
-        self.registers.kicked |= 1 << index
+            else:
+                raise QueueError("more requests under way than the queue has buffers")
 
     def _ticket(self, chain: Chain) -> Ticket:
         kind, sector = _header(chain)
@@ -228,7 +195,7 @@ class Blk(VirtioFunction):
 
     def _read(self, chain: Chain, sector: int, size: int) -> int:
         self._check(sector, size)
-        chain.write(0, self._image.read(sector, size // SECTOR))
+        chain.write(0, self._contents.read(sector, size // SECTOR))
         return size
 
     def _write(self, chain: Chain, sector: int, size: int) -> None:
@@ -246,13 +213,13 @@ class Blk(VirtioFunction):
         self._store(sector, bytes(SECTOR * count))
 
     def _store(self, sector: int, data: bytes) -> None:
-        if self._image.is_read_only:
+        if self._contents.is_read_only:
             raise DiskError
-        self._image.write(sector, data)
+        self._contents.write(sector, data)
         self._stored(sector, data)
 
     def _check(self, sector: int, size: int) -> None:
-        if size % SECTOR or size > REQUEST_LIMIT or sector + size // SECTOR > self._image.sectors:
+        if size % SECTOR or size > REQUEST_LIMIT or sector + size // SECTOR > self._contents.sectors:
             raise DiskError
 
 

@@ -113,12 +113,7 @@ class Console(VirtioFunction):
 
     def _print(self) -> None:
         queue = self.queues[TRANSMIT]
-        for _ in range(SIZE):
-            chain = queue.pop()
-            if chain is None:
-                queue.listen()
-                return
+        for chain in queue.take_all():
             if data := chain.read(0, min(chain.readable_size, TRANSMIT_LIMIT)):
                 self._transmit(data)
             queue.push(chain.head, 0)
-        self.registers.kicked |= 1 << TRANSMIT

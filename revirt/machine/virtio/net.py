@@ -14,7 +14,7 @@ from struct import pack
 from revirt.machine.device import Line
 from revirt.machine.memory import GuestMemory
 from revirt.machine.state import State
-from revirt.machine.virtio.queue import MISTAKES, SIZE, Chain
+from revirt.machine.virtio.queue import MISTAKES, Chain
 from revirt.machine.virtio.transport import F_VERSION_1, Kind, TransportState, VirtioFunction
 
 KIND = Kind(number=1, device=0x1000, class_code=0x020000, queues=2)
@@ -134,13 +134,8 @@ class Net(VirtioFunction):
         if index != TRANSMIT:
             return
         queue, header_size = self.queues[TRANSMIT], self._header_size
-        for _ in range(SIZE):
-            chain = queue.pop()
-            if chain is None:
-                queue.listen()
-                return
+        for chain in queue.take_all():
             size = chain.readable_size - header_size
             if ETHERNET_HEADER <= size <= FRAME_LIMIT:
                 self._send(chain.read(header_size, size))
             queue.push(chain.head, 0)
-        self.registers.kicked |= 1 << TRANSMIT

@@ -155,6 +155,19 @@ class Queue:
             self.state.next_available = self.state.next_available + 1 & 0xFFFF
         return chain
 
+    def take_all(self) -> Iterator[Chain]:
+        """Take what is available, buffer by buffer, and ask to be told of the next one.
+
+        There is no more of it than the queue may have, because the driver does not run meanwhile; one whose rings lie
+        over each other, so that each buffer given back is another one made available, has to notify again.
+        """
+        for _ in range(SIZE):
+            chain = self.pop()
+            if chain is None:
+                break
+            yield chain
+        self.listen()
+
     def walk(self, head: int) -> Chain:
         """Return the chain that begins with descriptor *head*."""
         chain = Chain(self._memory, head)

@@ -83,11 +83,10 @@ class Rng(VirtioFunction):
         for _ in range(SIZE):
             chain = queue.peek()
             if chain is None:
-                queue.listen()
-                return
+                break
             self._wanted = min(chain.writable_size, AT_ONCE)
             if self._wanted:
                 return
             queue.pop()
             queue.push(chain.head, 0)
-        self.registers.kicked |= 1 << REQUESTS
+        queue.listen()

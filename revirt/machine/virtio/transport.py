@@ -193,8 +193,6 @@ class VirtioFunction(Endpoint):
         for index, queue in enumerate(self.queues):
             if kicked >> index & 1 and queue.state.is_ready and self.is_live:
                 self._guarded(queue, partial(self._serve, index))
-        if r.kicked:
-            self._look_up()
 
     def _serve(self, index: int) -> None:
         """Take what the driver has made available in queue *index*; may raise MISTAKES.
