@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +108,10 @@ class PackageIndex:
         self._progress(f"downloading {', '.join(names)} ({self.architecture})")
         self._run(["apt-get", "download", *names], directory)
         packages = [_describe(file) for file in sorted(directory.glob("*.deb"))]
-        return {package.name: package for package in packages}
+        found = {package.name: package for package in packages}
+        if missing := set(names) - found.keys():
+            raise BuildError(f"apt-get did not deliver {', '.join(sorted(missing))}")
+        return found
 
     def _prepare(self) -> None:
         for part in ("state/lists/partial", "cache/archives/partial"):
@@ -125,17 +128,22 @@ class PackageIndex:
 
 
 def run_tool(
-    command: Sequence[str], directory: Path, *, check: bool = True
+    command: Sequence[str],
+    directory: Path,
+    *,
+    check: bool = True,
+    environment: Mapping[str, str] | None = None,
+    hint: str = "check the network and the host's package sources, and try again",
 ) -> subprocess.CompletedProcess[str]:
-    """Run *command* in *directory* and return what it wrote.
+    """Run *command* in *directory*, with *environment* besides the process's own, and return what it wrote.
 
-    Raises BuildError, with the end of what it said, if it fails (when *check*) or takes too long.
+    Raises BuildError, with the end of what it said and *hint*, if it fails (when *check*) or takes too long.
     """
     try:
         result = subprocess.run(
             command,
             cwd=directory,
-            env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
+            env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive", **(environment or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -146,10 +154,7 @@ def run_tool(
     except subprocess.TimeoutExpired:
         raise BuildError(f"{command[0]} did not finish within {_TIMEOUT_SECONDS} seconds") from None
     if check and result.returncode:
-        raise BuildError(
-            f"{command[0]} failed: {_last_line(result.stderr)}",
-            hint="check the network and the host's package sources, and try again",
-        )
+        raise BuildError(f"{Path(command[0]).name} failed: {_last_line(result.stderr)}", hint=hint)
     return result
 
 
@@ -158,6 +163,16 @@ def read_member(package: Package, pattern: str) -> bytes:
 
     Raises BuildError if there is none, or it is too large.
     """
+    for _, contents in members(package, pattern):
+        return contents
+    raise BuildError(f"{package.name} {package.version} has no file like {pattern}")
+
+
+def members(package: Package, pattern: str) -> Iterator[tuple[str, bytes]]:
+    """Yield path (no ``./``) and contents of the regular files in *package* whose paths match *pattern*.
+
+    Raises BuildError if the package cannot be unpacked.  A file that is too large is left out.
+    """
     expression = re.compile(pattern)
     # Streamed: a kernel package unpacks to hundreds of megabytes of modules.
     command = ["dpkg-deb", "--fsys-tarfile", str(package.file)]
@@ -165,15 +180,20 @@ def read_member(package: Package, pattern: str) -> bytes:
         try:
             with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
                 for member in archive:
-                    if member.isreg() and expression.fullmatch(member.name.removeprefix("./")):
+                    path = member.name.removeprefix("./")
+                    if member.isreg() and member.size <= _MEMBER_LIMIT and expression.fullmatch(path):
                         contents = archive.extractfile(member)
-                        if contents is not None and member.size <= _MEMBER_LIMIT:
-                            return contents.read()
+                        if contents is not None:
+                            yield path, contents.read()
         except tarfile.TarError as error:
             raise BuildError(f"{package.file.name} cannot be unpacked: {error}") from error
         finally:
             process.kill()
-    raise BuildError(f"{package.name} {package.version} has no file like {pattern}")
+
+
+def extract(package: Package, directory: Path) -> None:
+    """Unpack *package* into *directory*; raises BuildError if it cannot be unpacked."""
+    run_tool(["dpkg-deb", "-x", str(package.file), str(directory)], directory)
 
 
 def _describe(file: Path) -> Package:

@@ -16,11 +16,19 @@ from pathlib import Path
 
 from revirt.errors import BuildError
 from revirt.image import cpio, debian
-from revirt.image.cache import built_directory, cache_directory
-from revirt.image.guest import BUILD_FILE, INITRD_FILE, KERNEL_FILE, Guest, is_complete_build
+from revirt.image.cache import (
+    BUILD_FILE,
+    INITRD_FILE,
+    built_directory,
+    cache_directory,
+    is_complete_build,
+    recorded_digests,
+)
+from revirt.image.guest import Guest
 from revirt.image.source import read_file
 
 _KEY_LENGTH = 16
+_HOLE = 4096
 
 
 def build(
@@ -30,7 +38,7 @@ def build(
     force: bool = False,
     extra: Mapping[str, Path] | None = None,
 ) -> Path:
-    """Build *guest* unless it is built already, and return the directory with its ``vmlinuz`` and ``initrd``.
+    """Build *guest* unless it is built already, and return the directory with its files.
 
     *extra* adds executables to the initrd, by their path in the guest; that is another build, kept on its
     own.  *force* builds anew what is there.
@@ -48,9 +56,10 @@ def build(
     files = _read_extra(extra or {})
     try:
         with _locked(progress):
-            if force or not is_complete_build(directory):
-                made = debian.fetch(recipe, cache_directory() / "apt" / recipe.architecture, progress)
-                _store(directory, made.kernel, made.initrd, {"packages": made.packages})
+            if force or not is_complete_build(directory, guest.built_files):
+                apt_root = cache_directory() / "apt" / recipe.architecture
+                made = debian.fetch(recipe, apt_root, progress, guest.daemon)
+                _store(directory, made.files, {"packages": made.packages})
             return _with_extra(directory, files) if files else directory
     except OSError as error:
         raise BuildError(
@@ -71,40 +80,53 @@ def _read_extra(extra: Mapping[str, Path]) -> dict[str, bytes]:
 
 def _with_extra(base: Path, files: Mapping[str, bytes]) -> Path:
     """Return the directory of the build *base* with *files* in its initrd too, making it if need be."""
-    initrd = (base / INITRD_FILE).read_bytes()
-    kernel = (base / KERNEL_FILE).read_bytes()
+    contents = {name: (base / name).read_bytes() for name in recorded_digests(base)}
+    if INITRD_FILE not in contents:
+        raise BuildError(f"{base.name} has no initial RAM file system that files could be added to")
     parents = {str(parent) for name in files for parent in Path(name).parents if parent != Path(".")}
     # The kernel unpacks archives that follow one another; making a directory again changes nothing.
-    initrd += cpio.archive(
+    contents[INITRD_FILE] += cpio.archive(
         [
             *(cpio.directory(name) for name in sorted(parents)),
             *(cpio.executable(name, data) for name, data in files.items()),
         ]
     )
-    key = hashlib.sha256(hashlib.sha256(kernel).digest() + initrd).hexdigest()[:_KEY_LENGTH]
+    others = (hashlib.sha256(data).digest() for name, data in sorted(contents.items()) if name != INITRD_FILE)
+    key = hashlib.sha256(b"".join((*others, contents[INITRD_FILE]))).hexdigest()[:_KEY_LENGTH]
     directory = base.with_name(f"{base.name}+{key}")
-    if not is_complete_build(directory):
+    if not is_complete_build(directory, contents):
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-        _store(directory, kernel, initrd, {"base": base.name, "extra": digests})
+        _store(directory, contents, {"base": base.name, "extra": digests})
     return directory
 
 
-def _store(directory: Path, kernel: bytes, initrd: bytes, origin: Mapping[str, object]) -> None:
+def _store(directory: Path, contents: Mapping[str, bytes], origin: Mapping[str, object]) -> None:
     """Make *directory*, whole, with these files; what was there before is replaced."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    contents = {KERNEL_FILE: kernel, INITRD_FILE: initrd}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
         fresh, old = Path(scratch, "fresh"), Path(scratch, "old")
         fresh.mkdir()
         for name, data in contents.items():
-            (fresh / name).write_bytes(data)
+            _write_sparse(fresh / name, data)
         (fresh / BUILD_FILE).write_text(
             json.dumps({**origin, "files": digests}, indent=2, sort_keys=True) + "\n"
         )
         if directory.exists():
             directory.rename(old)
         fresh.rename(directory)
+
+
+def _write_sparse(path: Path, data: bytes) -> None:
+    """Make the file *path* of *data*, with holes where blocks of it are zero: disks are mostly empty."""
+    nothing = bytes(_HOLE)
+    with path.open("wb") as file:
+        for offset in range(0, len(data), _HOLE):
+            block = data[offset : offset + _HOLE]
+            if block != nothing:
+                file.seek(offset)
+                file.write(block)
+        file.truncate(len(data))
 
 
 @contextmanager

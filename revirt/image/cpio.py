@@ -40,6 +40,11 @@ def executable(name: str, data: bytes) -> Entry:
     return Entry(name, stat.S_IFREG | 0o755, data)
 
 
+def regular(name: str, data: bytes) -> Entry:
+    """Return a file that is not executable."""
+    return Entry(name, stat.S_IFREG | 0o644, data)
+
+
 def symlink(name: str, target: str) -> Entry:
     """Return a symbolic link to *target*."""
     return Entry(name, stat.S_IFLNK | 0o777, target.encode())

@@ -1,19 +1,28 @@
-"""The Debian guests: an unmodified kernel package, and busybox-static as its initial RAM file system."""
+"""The Debian guests: an unmodified kernel package and busybox-static, in RAM, on a disk, or behind a boot loader."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from revirt.errors import BuildError
-from revirt.image import cpio
-from revirt.image.apt import PackageIndex, read_member
+from revirt.image import cpio, grub, initrd, modules, root
+from revirt.image.apt import Package, PackageIndex, members, read_member
+from revirt.image.cache import FIRMWARE_FILE, INITRD_FILE, KERNEL_FILE
+from revirt.image.compiler import compile_daemon
+from revirt.image.ext4 import make_file_system
+from revirt.image.root import PROMPT as PROMPT
+from revirt.image.root import READY as READY
+from revirt.image.tools import Toolbox
 
-READY = "revirt: shell ready"
-"""What the guest prints before its first prompt."""
-PROMPT = "# "
+ROOT_FILE = "root.img"
+"""The disk of a guest whose kernel is started directly: a file system."""
+DISK_FILE = "disk.img"
+"""The disk of a guest that boots like a PC: a partition table, and a file system in the first partition."""
+VIDEO_FILE = "vgabios.bin"
+DAEMON_FILE = "daemon"
 
 _INIT = f"""\
 #!/bin/busybox sh
@@ -29,36 +38,56 @@ poweroff -f
 """
 _DIRECTORIES = ("bin", "dev", "etc", "proc", "root", "sbin", "sys", "tmp", "usr", "usr/bin", "usr/sbin")
 _BUSYBOX = "busybox-static"
+_SEABIOS = "seabios"
 _KERNEL_PACKAGE = r"linux-image-\d[\w.+-]*"
 _KERNEL_FILE = r"boot/vmlinuz-.*"
 _BUSYBOX_FILE = r"(usr/)?bin/busybox"
+# The one of 256 KiB has everything; the other lacks what would not fit, and differs between releases.
+_FIRMWARE = r"usr/share/seabios/bios-256k\.bin"
+_VIDEO_FIRMWARE = r"usr/share/seabios/vgabios-isavga\.bin"
+
+_DISK_SIZE = 64 << 20
+_ROOT_UUID = "72657669-7274-4000-8000-000000000001"
+_GRUB_COMMAND_LINE = "root=/dev/vda1 console=tty0 console=ttyS0"
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a guest's files are made from: packages as they were downloaded, programs to run, and a daemon's source."""
+
+    kernel: Package
+    busybox: bytes
+    others: dict[str, Package]
+    toolbox: Toolbox
+    daemon: Path | None
+
+    def kernel_image(self) -> bytes:
+        """Return the kernel as it is in its package."""
+        return read_member(self.kernel, _KERNEL_FILE)
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Which packages make a guest: ``kernels`` are metapackages, the first that exists is taken."""
+    """Which packages make a guest, and how: ``kernels`` are metapackages, the first that exists is taken."""
 
     architecture: str
     kernels: tuple[str, ...]
-
-
-RECIPES = {
-    "debian": Recipe("amd64", ("linux-image-cloud-amd64",)),
-    "debian-i386": Recipe("i386", ("linux-image-686", "linux-image-686-pae")),
-}
+    make: Callable[[Sources], dict[str, bytes]]
+    packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Ingredients:
-    """What a build is made of; ``packages`` are versions by package name."""
+    """What a build is made of: ``files`` by name, and ``packages``, their versions by name."""
 
-    kernel: bytes
-    initrd: bytes
-    packages: dict[str, str]
+    files: dict[str, bytes]
+    packages: dict[str, str] = field(default_factory=dict)
 
 
-def fetch(recipe: Recipe, apt_root: Path, progress: Callable[[str], None]) -> Ingredients:
-    """Return the kernel and initrd of *recipe*, from packages that are downloaded.
+def fetch(
+    recipe: Recipe, apt_root: Path, progress: Callable[[str], None], daemon: Path | None = None
+) -> Ingredients:
+    """Return the files of *recipe*, from packages that are downloaded, with the C program *daemon* if it takes one.
 
     *apt_root* is kept between builds.  Raises BuildError if tools, packages or the network are missing.
     """
@@ -66,17 +95,60 @@ def fetch(recipe: Recipe, apt_root: Path, progress: Callable[[str], None]) -> In
     # An index kept from last time may name packages that are gone by now.
     index.update()
     kernel = index.resolve(recipe.kernels, _KERNEL_PACKAGE)
-    with tempfile.TemporaryDirectory(dir=apt_root, prefix="packages-") as directory:
-        packages = index.download([kernel, _BUSYBOX], Path(directory))
-        missing = {kernel, _BUSYBOX} - packages.keys()
-        if missing:
-            raise BuildError(f"apt-get did not deliver {', '.join(sorted(missing))}")
-        progress("making the initial RAM file system")
-        return Ingredients(
-            kernel=read_member(packages[kernel], _KERNEL_FILE),
-            initrd=initial_ramfs(read_member(packages[_BUSYBOX], _BUSYBOX_FILE)),
-            packages={name: package.version for name, package in packages.items()},
+    with tempfile.TemporaryDirectory(dir=apt_root, prefix="packages-") as name:
+        directory = Path(name)
+        packages = index.download([kernel, _BUSYBOX, *recipe.packages], directory)
+        toolbox = Toolbox(index.download, directory)
+        progress("making the guest's files")
+        sources = Sources(
+            packages[kernel], read_member(packages[_BUSYBOX], _BUSYBOX_FILE), packages, toolbox, daemon
         )
+        files = recipe.make(sources)
+        versions = {name: package.version for name, package in packages.items()}
+        return Ingredients(files, versions | toolbox.packages)
+
+
+def ram_guest(sources: Sources) -> dict[str, bytes]:
+    """Return the files of a guest that lives in RAM."""
+    return {KERNEL_FILE: sources.kernel_image(), INITRD_FILE: initial_ramfs(sources.busybox)}
+
+
+def disk_guest(sources: Sources) -> dict[str, bytes]:
+    """Return the files of a guest that lives on a disk, and whose kernel is started directly."""
+    daemon = compile_daemon(sources.daemon, sources.toolbox.scratch) if sources.daemon else None
+    entries = root.root_files(sources.busybox, has_login=False, daemon=daemon)
+    files = {
+        KERNEL_FILE: sources.kernel_image(),
+        INITRD_FILE: _mounter(sources),
+        ROOT_FILE: make_file_system(entries, _DISK_SIZE, _ROOT_UUID, sources.toolbox),
+    }
+    return files if daemon is None else {**files, DAEMON_FILE: daemon}
+
+
+def grub_guest(sources: Sources) -> dict[str, bytes]:
+    """Return the files of a guest that is on a disk with its kernel, and the firmware that it boots by."""
+    boot = {
+        grub.KERNEL: sources.kernel_image(),
+        grub.INITRD: _mounter(sources),
+        grub.CONFIGURATION: grub.configuration(_GRUB_COMMAND_LINE).encode(),
+    }
+    entries = [
+        *root.root_files(sources.busybox, has_login=True),
+        cpio.directory("boot/grub"),
+        *(cpio.regular(name.lstrip("/"), data) for name, data in boot.items()),
+    ]
+    partition = make_file_system(entries, _DISK_SIZE, _ROOT_UUID, sources.toolbox)
+    firmware = sources.others[_SEABIOS]
+    return {
+        FIRMWARE_FILE: read_member(firmware, _FIRMWARE),
+        VIDEO_FILE: read_member(firmware, _VIDEO_FIRMWARE),
+        DISK_FILE: grub.make_disk(partition, sources.toolbox),
+    }
+
+
+def _mounter(sources: Sources) -> bytes:
+    drivers = modules.in_loading_order(members(sources.kernel, modules.FILES), initrd.DRIVERS)
+    return initrd.root_mounter(sources.busybox, drivers)
 
 
 def initial_ramfs(busybox: bytes) -> bytes:
@@ -92,3 +164,13 @@ def initial_ramfs(busybox: bytes) -> bytes:
             cpio.executable("init", _INIT.encode()),
         ]
     )
+
+
+_amd64 = partial(Recipe, "amd64", ("linux-image-cloud-amd64",))
+
+RECIPES = {
+    "debian": _amd64(ram_guest),
+    "debian-i386": Recipe("i386", ("linux-image-686", "linux-image-686-pae"), ram_guest),
+    "debian-disk": _amd64(disk_guest),
+    "debian-grub": _amd64(grub_guest, (_SEABIOS,)),
+}

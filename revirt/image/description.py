@@ -43,12 +43,15 @@ class Table:
             raise self._error(key, f"{value!r} does not match {pattern.pattern}")
         return value
 
-    def texts(self, key: str) -> tuple[str, ...]:
-        """Return the list of different strings *key*."""
+    def texts(self, key: str, *, pattern: re.Pattern[str] | None = None) -> tuple[str, ...]:
+        """Return the list of different strings *key*, each of which must match *pattern* in full."""
         values: list[object] = self._take(key, list, "a list of strings") or []
         texts = tuple(value for value in values if isinstance(value, str))
         if len(texts) != len(values) or len(set(texts)) != len(texts):
             raise self._error(key, "must be a list of different strings")
+        for text in texts:
+            if pattern is not None and not pattern.fullmatch(text):
+                raise self._error(key, f"{text!r} does not match {pattern.pattern}")
         return texts
 
     def choice(self, key: str, choices: Sequence[str]) -> str | None:
@@ -79,8 +82,13 @@ class Table:
     def file(self, key: str) -> Path | None:
         """Return the file named by *key*, which must exist beside the description."""
         value = self.text(key)
-        if value is None:
-            return None
+        return None if value is None else self._existing(key, value)
+
+    def files(self, key: str) -> tuple[Path, ...]:
+        """Return the files named in the list *key*, which must exist beside the description."""
+        return tuple(self._existing(key, value) for value in self.texts(key))
+
+    def _existing(self, key: str, value: str) -> Path:
         path = self.path_of(key, value)
         if not path.is_file():
             raise self._error(key, f"there is no file {value!r} beside the description")

@@ -14,6 +14,7 @@
     [machine]
     memory = "16M"
     devices = []                     beyond those of every machine
+    disks = ["root.img"]             virtio disks with these contents; the first is vda
 
     [run]
     script = "session.script"        what is typed on the console
@@ -21,40 +22,44 @@
 
     [build]
     recipe = "debian"                the guest is built and cached, not bundled
+    daemon = "daemon.c"              a C program that is compiled into it and started
 
     [digests]
     "hello.bin" = "..."              SHA-256 of bundled files, checked before they are used
 
-Every key but name, summary, memory and one of file and recipe is optional; any other key is an error.
+Every key but name, summary, memory and one of file and recipe is optional; any other key is an error.  The files of a
+guest with a recipe are those of its build: its disks, too, are named so, and are there once it is built.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import os
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from revirt.errors import GuestError, UnknownGuestError, UsageError
-from revirt.image.cache import built_directory
+from revirt.image.cache import (
+    FIRMWARE_FILE,
+    INITRD_FILE,
+    KERNEL_FILE,
+    built_directory,
+    is_complete_build,
+    recorded_digests,
+)
 from revirt.image.description import Table
-from revirt.image.source import MAX_FILE_SIZE, read_file
+from revirt.image.source import digest_of, read_file
 from revirt.image.spec import ENTRIES, FORMATS, ImageSpec, check_memory
 
 DESCRIPTION_FILE = "guest.toml"
-KERNEL_FILE = "vmlinuz"
-INITRD_FILE = "initrd"
-BUILD_FILE = "build.json"
 CLOCKS = ("host", "virtual")
 
 _DESCRIPTION_LIMIT = 64 << 10
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_BUILT_FILE = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 _SIZE = re.compile(r"(\d{1,15})([KMG]?)(?:i?B)?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -63,8 +68,9 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 class Guest:
     """A guest that can be run; paths are absolute, ``memory`` is in bytes.
 
-    ``file`` is None for a guest with a ``recipe``; ``expected_digests`` are the SHA-256 digests that the
-    description demands, by path.
+    ``file`` is None for a guest with a ``recipe``; ``disks`` are raw images, which nothing ever writes to;
+    ``daemon`` is the C source of a program that the recipe compiles; ``expected_digests`` are the SHA-256 digests that
+    the description demands, by path.
     """
 
     name: str
@@ -77,15 +83,23 @@ class Guest:
     append: str = ""
     entry: str = "direct"
     devices: tuple[str, ...] = ()
+    disks: tuple[Path, ...] = ()
     script: Path | None = None
     clock: str | None = None
     recipe: str | None = None
+    daemon: Path | None = None
     expected_digests: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def is_built(self) -> bool:
         """Whether the guest's files are there; always true without a recipe."""
-        return self.recipe is None or is_complete_build(built_directory(self.name))
+        return self.recipe is None or is_complete_build(built_directory(self.name), self.built_files)
+
+    @property
+    def built_files(self) -> tuple[str, ...]:
+        """The names of the files that a build of this guest has to have; the image is the first."""
+        boot = (FIRMWARE_FILE,) if self.format == "bios" else (KERNEL_FILE, INITRD_FILE)
+        return (*boot, *(disk.name for disk in self.disks))
 
     def image_spec(self) -> ImageSpec:
         """Return what to load, after checking it against the digests it should have.
@@ -95,7 +109,7 @@ class Guest:
         """
         file, initrd, expected = self._files()
         for path, digest in expected.items():
-            if _sha256(path) != digest:
+            if digest_of(path) != digest:
                 again = f"build it again: revirt guest build {self.name} --force" if self.recipe else ""
                 raise GuestError(
                     f"{path} is not the file that {self.name} was made with: its SHA-256 differs",
@@ -104,25 +118,24 @@ class Guest:
         return ImageSpec(file, self.format, self.address, initrd, self.append, self.entry)
 
     def digests(self) -> dict[str, str]:
-        """Return the SHA-256 digests of the ``image`` and, if there is one, the ``initrd``, as hex digits."""
+        """Return SHA-256 digests as hex digits: of the ``image``, and of an ``initrd``, ``disk0``, ... it has."""
         file, initrd, _ = self._files()
-        digests = {"image": _sha256(file)}
+        named = {"image": file}
         if initrd is not None:
-            digests["initrd"] = _sha256(initrd)
-        return digests
+            named["initrd"] = initrd
+        named |= {f"disk{number}": disk for number, disk in enumerate(self.disks)}
+        return {name: digest_of(path) for name, path in named.items()}
 
     def _files(self) -> tuple[Path, Path | None, Mapping[Path, str]]:
         if self.file is not None:
             return self.file, self.initrd, self.expected_digests
         directory = built_directory(self.name)
-        recorded = _recorded_digests(directory)
-        if not recorded:
+        recorded = recorded_digests(directory)
+        image, *others = self.built_files
+        if not recorded.keys() >= {image, *others}:
             raise GuestError(f"{self.name} is not built yet", hint=f"run: revirt guest build {self.name}")
-        return (
-            directory / KERNEL_FILE,
-            directory / INITRD_FILE,
-            {directory / n: d for n, d in recorded.items()},
-        )
+        initrd = directory / INITRD_FILE if INITRD_FILE in others else None
+        return directory / image, initrd, {directory / name: digest for name, digest in recorded.items()}
 
 
 def guests() -> list[Guest]:
@@ -157,8 +170,9 @@ def from_directory(directory: Path) -> Guest:
     image, machine, run, build = (top.table(key) for key in ("image", "machine", "run", "build"))
     digests = top.table("digests")
     recipe = build.text("recipe")
+    name = top.require("name", top.text("name", pattern=_NAME))
     guest = Guest(
-        name=top.require("name", top.text("name", pattern=_NAME)),
+        name=name,
         summary=top.require("summary", top.text("summary")),
         memory=_memory(machine),
         file=image.file("file"),
@@ -168,9 +182,11 @@ def from_directory(directory: Path) -> Guest:
         append=image.text("append") or "",
         entry=image.choice("entry", ENTRIES) or "direct",
         devices=machine.texts("devices"),
+        disks=_built_disks(machine, name) if recipe else machine.files("disks"),
         script=run.file("script"),
         clock=run.choice("clock", CLOCKS),
         recipe=recipe,
+        daemon=build.file("daemon"),
         expected_digests=digests.digests(),
     )
     for table in (top, image, machine, run, build, digests):
@@ -211,23 +227,6 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _UNITS[match[2].upper()]
 
 
-def is_complete_build(directory: Path) -> bool:
-    """Return whether *directory* holds a built guest."""
-    return bool(_recorded_digests(directory)) and all(
-        (directory / name).is_file() for name in (KERNEL_FILE, INITRD_FILE)
-    )
-
-
-def _recorded_digests(directory: Path) -> dict[str, str]:
-    """Return the digests in a build's record, by file name; empty if there is no usable one."""
-    try:
-        with (directory / BUILD_FILE).open("rb") as file:
-            files = json.loads(file.read(_DESCRIPTION_LIMIT))["files"]
-        return {name: str(files[name]) for name in (KERNEL_FILE, INITRD_FILE)}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
-
-
 def _bundled() -> Path:
     """Return the directory of the bundled guests: in the package if installed, beside it in a source tree."""
     package = Path(__file__).absolute().parents[1]
@@ -247,15 +246,6 @@ def _memory(machine: Table) -> int:
     return memory
 
 
-def _sha256(path: Path) -> str:
-    try:
-        status = path.stat()
-    except OSError:
-        return _hash_file(path, 0, 0)  # which says what is wrong with it
-    return _hash_file(path, status.st_mtime_ns, status.st_size)
-
-
-@cache
-def _hash_file(path: Path, _modified_ns: int, _size: int) -> str:
-    """Return the file's digest, once for each time that it was changed: a run asks twice."""
-    return hashlib.sha256(read_file(path, "the file", limit=MAX_FILE_SIZE)).hexdigest()
+def _built_disks(machine: Table, guest: str) -> tuple[Path, ...]:
+    """Return where the disks of the built *guest* are, or will be."""
+    return tuple(built_directory(guest) / name for name in machine.texts("disks", pattern=_BUILT_FILE))

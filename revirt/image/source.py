@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
+from functools import cache
 from pathlib import Path
 
 from revirt.errors import ImageError
@@ -57,6 +59,23 @@ def read_file(path: Path, what: str, *, limit: int = MAX_FILE_SIZE, hint: str = 
     if not data:
         raise ImageError(f"{what} is empty", path=path)
     return data
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of the file *path*, as hex digits; raises ImageError if it cannot be read.
+
+    A file that has not changed since is not read again: a run asks twice.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return _hash_file(path, 0, 0)  # which says what is wrong with it
+    return _hash_file(path, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _hash_file(path: Path, _modified_ns: int, _size: int) -> str:
+    return hashlib.sha256(read_file(path, "the file", limit=MAX_FILE_SIZE)).hexdigest()
 
 
 def encode_command_line(text: str, path: Path, limit: int = MAX_COMMAND_LINE) -> bytes:

@@ -11,7 +11,7 @@ from revirt.image.boot import PAGE_SIZE, Boot
 from revirt.image.layout import MAX_MEMORY, MIN_MEMORY
 from revirt.image.source import MAX_FILE_SIZE, is_bzimage, is_elf, read_file, refuse_foreign
 
-FORMATS = ("auto", "flat", "elf", "multiboot", "linux")
+FORMATS = ("auto", "flat", "elf", "multiboot", "linux", "bios")
 ENTRIES = ("direct", "decompressor")
 
 
