@@ -20,7 +20,7 @@ ROWS = (
     ("recording",),
     ("checkpoint", "seal"),
     ("machine", "log"),
-    ("core", "image"),
+    ("core", "image", "packets"),
     ("errors", "render"),
     ("position",),
 )
