@@ -135,7 +135,10 @@ class Visitor:
         while True:
             try:
                 self._socket = socket.create_connection((host, port), self._left())
+                # A first line at once: a passt of 2023 does not tell the guest that somebody is there before that.
+                self.send(b"list")
                 self.read_until(PROMPT)
+                self.read_until(b"\n" + PROMPT)
                 return
             except OSError as error:
                 # A forwarded port accepts while the guest still boots, and hangs up.

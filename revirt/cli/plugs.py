@@ -48,7 +48,7 @@ def _with_device(plugs: Plugs, text: str) -> Plugs:
 
 def _nics(arguments: argparse.Namespace) -> tuple[NicPlug, ...]:
     specs = networks_of(arguments.net, arguments.forward)
-    return tuple(NicPlug(spec.mac, partial(open_network, spec)) for spec in specs)
+    return tuple(NicPlug(spec.mac.hex(":"), partial(open_network, spec)) for spec in specs)
 
 
 def _mac(number: int) -> str:
