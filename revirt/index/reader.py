@@ -348,9 +348,9 @@ def _read_header(recording: Recording, stretch: Stretch) -> StretchHeader | None
     expected = (identity_of(recording.manifest.uuid, stretch.info), stretch.first_event, stretch.event_end)
     if (header.identity, header.first_event, header.event_end) != expected:
         return None
-    memory = machine_of(recording.path, recording.manifest).memory
+    pages = machine_of(recording.path, recording.manifest).page_count
     is_whole = stretch.is_last or header.end == stretch.end
-    if header.begin != stretch.begin or not is_whole or header.pages * PAGE_SIZE != memory:
+    if header.begin != stretch.begin or not is_whole or header.pages != pages:
         raise CorruptError(path, "is about something else than its stretch", offset=0, hint=_HINT)
     return header
 

@@ -16,6 +16,7 @@ NS_PER_BRANCH = 10
 """Machine time per taken branch, for ever in virtual clock mode and at first in host clock mode: about what an
 emulator of this kind needs."""
 
+PAGE_SIZE = 4096
 _MODEL = "machine model"
 
 VIRTUAL_EPOCH = 1_700_000_000
@@ -52,6 +53,11 @@ class MachineConfig:
             raise ValueError(f"a machine of model {self.model} has no devices of its own")
         if self.memory + self.devices.store_size > 1 << 32:
             raise ValueError("memory and what is written to disks take at most 4 GiB together")
+
+    @property
+    def page_count(self) -> int:
+        """How many pages of memory the machine has: RAM, and what its devices keep behind it."""
+        return (self.memory + self.devices.store_size) // PAGE_SIZE
 
     def to_plain(self) -> dict[str, Any]:
         """Return the configuration as a dict of plain values."""

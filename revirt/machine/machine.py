@@ -363,7 +363,7 @@ class Machine:
     @property
     def page_count(self) -> int:
         """Number of pages of memory: RAM, and the store behind it."""
-        return (self.config.memory + self.config.devices.store_size) // PAGE_SIZE
+        return self.config.page_count
 
 
 def _hash(data: bytes | memoryview) -> bytes:

@@ -415,7 +415,7 @@ def _verify_checkpoint(
 def _page_count(path: Path, contents: Manifest) -> _Check[int | None]:
     """Return how many pages of memory the machine in the manifest *path* has, None if that cannot be told."""
     try:
-        return machine_of(path.parent, contents).memory // PAGE_SIZE
+        return machine_of(path.parent, contents).page_count
     except CorruptError as error:
         yield _finding(path, error)
         return None
