@@ -19,9 +19,6 @@ SCREEN_INFO_SIZE = 64
 ALIGNMENT = 2 << 20
 """A framebuffer begins at a multiple of this, so that large pages can map it."""
 BYTES_PER_PIXEL = 4
-MIN_SIDE = 64
-MAX_WIDTH = 3840
-MAX_HEIGHT = 2160
 
 _TEXT_MODE = 3
 _COLUMNS = 80
@@ -47,13 +44,8 @@ class Framebuffer:
     def at_top(cls, memory: int, width: int, height: int) -> Framebuffer:
         """Return the framebuffer of *width* x *height* pixels that a machine with *memory* bytes has.
 
-        Raises ValueError if it is no size of a screen, or half of the memory does not hold it.
+        Raises ValueError if half of the memory does not hold it.
         """
-        if not (MIN_SIDE <= width <= MAX_WIDTH and MIN_SIDE <= height <= MAX_HEIGHT) or width % 8:
-            raise ValueError(
-                f"a framebuffer is {MIN_SIDE} to {MAX_WIDTH} pixels wide, a multiple of 8, and {MIN_SIDE} to"
-                f" {MAX_HEIGHT} high; not {width}x{height}"
-            )
         base = (memory - width * height * BYTES_PER_PIXEL) // ALIGNMENT * ALIGNMENT
         if base < memory // 2:
             raise ValueError(f"a framebuffer of {width}x{height} takes more than half of {memory >> 20} MiB")

@@ -31,8 +31,9 @@ _DARK = (640, 480)
 def screen_of(machine: Machine) -> Screen | None:
     """Return what *machine* shows where it stands; None if it has nothing to show it on."""
     device = getattr(machine.board, "vga", None)
-    framebuffer = getattr(machine.config, "framebuffer", None)
-    return read_screen(machine.core.ram, device.save() if device is not None else None, framebuffer)
+    display = machine.config.devices.display(machine.config.memory)
+    state = device.save() if device is not None else None
+    return read_screen(machine.core.ram, state, display.framebuffer)
 
 
 def read_screen(

@@ -77,12 +77,6 @@ def test_a_framebuffer_goes_before_a_vga() -> None:
     assert boot_params(boot_linux(Display(True, framebuffer)))[0x0F] == 0x70
 
 
-@pytest.mark.parametrize("size", [(63, 64), (1025, 768), (4000, 100), (640, 3000)])
-def test_what_is_no_size_of_a_screen_is_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="a framebuffer is"):
-        Framebuffer.at_top(1 << 30, *size)
-
-
 def test_a_framebuffer_leaves_the_guest_half_of_its_memory() -> None:
     with pytest.raises(ValueError, match="more than half of 16 MiB"):
         Framebuffer.at_top(16 * MIB, 1920, 1200)
