@@ -11,7 +11,6 @@ kernels for amd64 and its cloud kernels have only efifb in common, and it wants 
 
 from __future__ import annotations
 
-import re
 import struct
 from dataclasses import dataclass
 
@@ -28,8 +27,6 @@ _EGA_COLOUR_256K = 3
 """What INT 10h, AH=12h, BL=10h gives in BX for a colour EGA or VGA with 256 KiB."""
 _IS_VGA = 1
 _VIDEO_TYPE_EFI = 0x70
-
-_SIZE = re.compile(r"([0-9]{2,4})x([0-9]{2,4})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +57,6 @@ class Framebuffer:
     def size(self) -> int:
         """Bytes of all rows."""
         return self.stride * self.height
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Return the width and height in pixels that *text* names, as ``1024x768``; raises ValueError for another."""
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is no size of a framebuffer; write 1024x768")
-    return int(match[1]), int(match[2])
 
 
 @dataclass(frozen=True, slots=True)

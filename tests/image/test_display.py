@@ -9,7 +9,7 @@ import pytest
 from sample_images import CODE, bzimage, compressed, elf
 
 from revirt.image import Boot
-from revirt.image.display import NO_DISPLAY, Display, Framebuffer, parse_size
+from revirt.image.display import NO_DISPLAY, Display, Framebuffer
 from revirt.image.linux import load_linux
 
 MIB = 1 << 20
@@ -80,13 +80,3 @@ def test_a_framebuffer_goes_before_a_vga() -> None:
 def test_a_framebuffer_leaves_the_guest_half_of_its_memory() -> None:
     with pytest.raises(ValueError, match="more than half of 16 MiB"):
         Framebuffer.at_top(16 * MIB, 1920, 1200)
-
-
-@pytest.mark.parametrize("text", ["", "1024", "1024x", "x768", "-1x5", "1024X768", "1024x768x32", "99999x10"])
-def test_malformed_sizes_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="no size of a framebuffer"):
-        parse_size(text)
-
-
-def test_a_size_is_width_and_height() -> None:
-    assert parse_size("1024x768") == (1024, 768)
