@@ -30,7 +30,7 @@ _DARK = (640, 480)
 
 def screen_of(machine: Machine) -> Screen | None:
     """Return what *machine* shows where it stands; None if it has nothing to show it on."""
-    device = getattr(machine.board, "vga", None)
+    device = machine.board.vga
     display = machine.config.devices.display(machine.config.memory)
     state = device.save() if device is not None else None
     return read_screen(machine.core.ram, state, display.framebuffer)
