@@ -18,7 +18,7 @@ ROWS = (
     ("index",),
     ("monitor", "replay"),
     ("recording",),
-    ("checkpoint", "seal"),
+    ("checkpoint", "seal", "screen"),
     ("machine", "log"),
     ("core", "image", "packets"),
     ("errors", "render"),

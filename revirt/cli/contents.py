@@ -7,10 +7,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 
+from revirt.cli.files import write_new
+from revirt.cli.opening import opened
 from revirt.cli.rows import event_rows, kinds_named
+from revirt.cli.signals import OrderlyStop
+from revirt.errors import RevirtError
 from revirt.log.events import Event, Kind
 from revirt.recording import Recording, resolve
-from revirt.render import Column, emit, grouped
+from revirt.render import Column, emit, grouped, progress
 
 _COLUMNS = (
     Column("ordinal", "#", right=True),
@@ -45,10 +49,37 @@ def events(arguments: argparse.Namespace) -> int:
 
 
 def console(arguments: argparse.Namespace) -> int:
-    """Print the bytes that the guest sent, unchanged."""
-    recording = Recording.open(resolve(arguments.recording))
-    for event in recording.events():
-        if event.is_serial_output:
-            sys.stdout.buffer.write(event.data)
+    """Print the bytes that the guest sent, unchanged, or write them to a file with their times."""
+    if arguments.cast is not None:
+        return _cast(arguments)
+    pieces: Iterable[bytes]
+    if arguments.at is not None:
+        # Imported here: what is on disk is printed without a CPU core.
+        from revirt.timeline import Timeline, seek_point
+
+        timeline = opened(resolve(arguments.recording), Timeline)
+        seek_point(timeline, arguments.at)
+        pieces = timeline.sent()
+    else:
+        events = Recording.open(resolve(arguments.recording)).events()
+        pieces = (event.data for event in events if event.is_serial_output)
+    for data in pieces:
+        sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
+    return 0
+
+
+def _cast(arguments: argparse.Namespace) -> int:
+    from revirt.replay.cast import cast
+    from revirt.timeline import Timeline, seek_point
+
+    recording = Recording.open(resolve(arguments.recording))
+    if arguments.cast.exists():
+        raise RevirtError(f"{arguments.cast} exists already", hint="choose another name")
+    until = seek_point(Timeline(recording), arguments.at) if arguments.at is not None else None
+    with OrderlyStop() as stop, progress(recording.path.name) as shown:
+        film = cast(recording, until=until, progress=shown, on_start=stop.arm)
+    if stop.exit_status is not None:
+        return stop.exit_status
+    write_new(arguments.cast, film.encode())
     return 0

@@ -403,6 +403,18 @@ def _add_contents(commands: Commands[Parser]) -> None:
 
     console = _command(commands, "console", "contents", "Print what the guest sent, byte for byte", "console")
     _add_recording(console)
+    console.add_argument("--at", metavar="POINT", help=f"only what it had sent there: {_POINTS}")
+    console.add_argument(
+        "--cast", type=Path, metavar="FILE", help="write it to this new file, with times, for asciinema"
+    )
+
+    screen = _command(commands, "screen", "screen", "Show what stood on the machine's screen")
+    _add_recording(screen)
+    screen.add_argument("--at", default="end", metavar="POINT", help=f"when: {_POINTS} (default: end)")
+    screen.add_argument(
+        "-o", dest="output", type=Path, metavar="FILE", help="write it to this new file, as PNG"
+    )
+    _add_json(screen)
 
 
 def _add_key(commands: Commands[Parser]) -> None:

@@ -9,8 +9,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from revirt.errors import CorruptError, RecordingError, RevirtError, SealError, UsageError
-from revirt.log.frame import read_file, write_all
+from revirt.cli.files import write_new
+from revirt.errors import CorruptError, RecordingError, SealError, UsageError
+from revirt.log.frame import read_file
 from revirt.log.wording import payload
 from revirt.recording import Finding, Recording, Seal, Verdict, prove, resolve
 from revirt.recording.progress import no_progress
@@ -129,29 +130,11 @@ def prove_event(arguments: argparse.Namespace) -> int:
     recording = Recording.open(resolve(arguments.recording))
     proof = prove(recording, arguments.event, _key(arguments)).to_json() + b"\n"
     if arguments.output is not None:
-        _write_new(arguments.output, proof)
+        write_new(arguments.output, proof)
         return 0
     sys.stdout.buffer.write(proof)
     sys.stdout.buffer.flush()
     return 0
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    """Write *data* to the new file *path*; what was written of it goes again if it cannot be."""
-    try:
-        with open(path, "xb", buffering=0) as file:
-            try:
-                write_all(file, data)
-            except OSError:
-                path.unlink()
-                raise
-    except FileExistsError as error:
-        raise RevirtError(f"{path} exists already", hint="choose another name with -o") from error
-    except OSError as error:
-        problem = error.strerror or str(error)
-        raise RevirtError(
-            f"cannot write {path}: {problem}", hint="choose a place with free space with -o"
-        ) from error
 
 
 def _key(arguments: argparse.Namespace) -> PublicKey | None:

@@ -54,13 +54,15 @@ class _Part(NamedTuple):
     what: str
 
 
-def memory_map(memory: int) -> tuple[Region, ...]:
-    """Return the memory map of a PC with *memory* bytes, ascending."""
-    return (
+def memory_map(memory: int, usable: int | None = None) -> tuple[Region, ...]:
+    """Return the memory map of a PC with *memory* bytes, ascending; what is from *usable* on is a device's."""
+    end = memory if usable is None else usable
+    regions = (
         Region(0, LOW_MEMORY_END, True),
         Region(LOW_MEMORY_END, HIGH_MEMORY_START - LOW_MEMORY_END, False),
-        Region(HIGH_MEMORY_START, memory - HIGH_MEMORY_START, True),
+        Region(HIGH_MEMORY_START, end - HIGH_MEMORY_START, True),
     )
+    return regions if end == memory else (*regions, Region(end, memory - end, False))
 
 
 def flat_gdt(*, is_64bit: bool) -> bytes:

@@ -22,6 +22,7 @@ from pathlib import Path
 from revirt.errors import ImageError
 from revirt.image import elf, payload
 from revirt.image.boot import PAGE_SIZE, Boot, CpuStart, Mode
+from revirt.image.display import NO_DISPLAY, SCREEN_INFO_SIZE, Display
 from revirt.image.layout import GDT_LIMIT, HIGH_MEMORY_START, Layout, in_mib, memory_map
 from revirt.image.source import encode_command_line, is_bzimage, is_elf, read_file, refuse_foreign
 
@@ -52,8 +53,7 @@ _INIT_SIZE = 0x260
 _HEADER_END_BASE = 0x202
 _HEADER_END_MAX = 0x290
 
-# The rest of boot_params.  screen_info stays zero: zero lines and columns tell the kernel that there is no
-# VGA.
+# The rest of boot_params; it begins with screen_info.
 _ALT_MEM_K = 0x1E0
 _E820_ENTRIES = 0x1E8
 _E820_TABLE = 0x2D0
@@ -100,15 +100,16 @@ def load_linux(
     append: str,
     entry: str,
     note: Callable[[str], None],
+    display: Display = NO_DISPLAY,
 ) -> Boot:
     """Return the bzImage *data*, read from *path*, ready for *memory* bytes.
 
     *entry* is ``direct`` or ``decompressor``; *note* is told when the first is not possible and the second is
-    used.  Raises ImageError if the kernel, *initrd* or the command line *append* is not valid or does not
-    fit.
+    used; *display* is what the kernel may show its console on.  Raises ImageError if the kernel, *initrd* or the
+    command line *append* is not valid or does not fit.
     """
     header = parse(path, data)
-    layout = Layout(memory, path)
+    layout = Layout(display.usable(memory), path)
     if entry == "direct" and payload.compression(header.payload) is None:
         note(f"{path}: unknown kernel compression; the guest unpacks the kernel itself, which takes longer")
         entry = "decompressor"
@@ -123,7 +124,7 @@ def load_linux(
     command_line = layout.place(
         encode_command_line(append, path, header.command_line_max), "the command line"
     )
-    params = boot_params(header, memory, ramdisk, command_line, code32_start)
+    params = boot_params(header, memory, ramdisk, command_line, code32_start, display)
     registers = {
         "rsi": layout.place(params, "boot_params", align=PAGE_SIZE),
         "rsp": layout.reserve(_STACK_SIZE, "the boot stack") + _STACK_SIZE,
@@ -176,21 +177,28 @@ def parse(path: Path, data: bytes) -> SetupHeader:
 
 
 def boot_params(
-    header: SetupHeader, memory: int, ramdisk: tuple[int, int], command_line: int, code32_start: int
+    header: SetupHeader,
+    memory: int,
+    ramdisk: tuple[int, int],
+    command_line: int,
+    code32_start: int,
+    display: Display = NO_DISPLAY,
 ) -> bytes:
     """Return the zero page: the setup header and what a boot loader fills in.
 
     *ramdisk* is (address, size), *command_line* the address of a zero-terminated string.
     """
+    usable = display.usable(memory)
     params = bytearray(_BOOT_PARAMS_SIZE)
+    params[:SCREEN_INFO_SIZE] = display.screen_info()
     params[_SETUP_SECTS : _SETUP_SECTS + len(header.raw)] = header.raw
     struct.pack_into("<H", params, _VID_MODE, _VID_MODE_NORMAL)
     params[_TYPE_OF_LOADER] = _LOADER_UNDEFINED
     params[_LOADFLAGS] = (params[_LOADFLAGS] | _LOADED_HIGH) & ~_CAN_USE_HEAP
     struct.pack_into("<III", params, _CODE32_START, code32_start, *ramdisk)
     struct.pack_into("<I", params, _CMD_LINE_PTR, command_line)
-    struct.pack_into("<I", params, _ALT_MEM_K, min((memory - HIGH_MEMORY_START) >> 10, 0xFFFF_FFFF))
-    regions = memory_map(memory)
+    struct.pack_into("<I", params, _ALT_MEM_K, min((usable - HIGH_MEMORY_START) >> 10, 0xFFFF_FFFF))
+    regions = memory_map(memory, usable)
     params[_E820_ENTRIES] = len(regions)
     for index, region in enumerate(regions):
         kind = _E820_USABLE if region.is_usable else _E820_RESERVED

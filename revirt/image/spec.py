@@ -8,6 +8,7 @@ from pathlib import Path
 
 from revirt.errors import ImageError, UsageError
 from revirt.image.boot import PAGE_SIZE, Boot
+from revirt.image.display import NO_DISPLAY, Display
 from revirt.image.layout import MAX_MEMORY, MIN_MEMORY
 from revirt.image.source import MAX_FILE_SIZE, is_bzimage, is_elf, read_file, refuse_foreign
 
@@ -45,11 +46,18 @@ def check_memory(memory: int) -> None:
         )
 
 
-def load(spec: ImageSpec, memory: int, *, note: Callable[[str], None] = _ignore) -> Boot:
+def load(
+    spec: ImageSpec,
+    memory: int,
+    *,
+    note: Callable[[str], None] = _ignore,
+    display: Display = NO_DISPLAY,
+) -> Boot:
     """Return the image of *spec*, ready for a machine with *memory* bytes of RAM.
 
-    *note* is told what the user should know though it is no error.  Raises ImageError if a file is missing,
-    damaged, of the wrong kind or does not fit, UsageError if *spec* or *memory* makes no sense.
+    A Linux kernel is told of the *display*.  *note* is told what the user should know though it is no error.
+    Raises ImageError if a file is missing, damaged, of the wrong kind or does not fit, UsageError if *spec* or
+    *memory* makes no sense.
     """
     check_memory(memory)
     if spec.format not in FORMATS:
@@ -67,7 +75,14 @@ def load(spec: ImageSpec, memory: int, *, note: Callable[[str], None] = _ignore)
         from revirt.image.linux import load_linux
 
         return load_linux(
-            spec.file, data, memory, initrd=spec.initrd, append=spec.append, entry=spec.entry, note=note
+            spec.file,
+            data,
+            memory,
+            initrd=spec.initrd,
+            append=spec.append,
+            entry=spec.entry,
+            note=note,
+            display=display,
         )
     if kind == "multiboot":
         from revirt.image.multiboot import load_multiboot

@@ -7,6 +7,7 @@ port         device                           interrupt
 0x70         MC146818 real-time clock         IRQ 8
 0x3F8        16550A, the console              IRQ 4
 0xCF8        PCI configuration                -
+0x3B0-0x3DF  VGA, if there is one             -
 and the ports of `power`: reset, power-off, exit
 """
 
@@ -30,12 +31,16 @@ from revirt.machine.power import DEBUG_EXIT, PM1_LOW, PORT_A, RESET, RESET_CONTR
 from revirt.machine.rtc import Rtc
 from revirt.machine.state import State, from_plain
 from revirt.machine.uart import Uart
+from revirt.machine.vga import Vga
 
 COM1_IRQ = 4
 RTC_IRQ = 8
 KEYBOARD_IRQ = 1
 TIMER_IRQ = 0
 MOUSE_IRQ = 12
+
+VGA_BASE = 0x3B0
+VGA_PORTS = ((0x3B4, 2), (0x3BA, 1), (0x3C0, 16), (0x3D4, 2), (0x3DA, 1))
 
 
 class Board:
@@ -92,9 +97,11 @@ class Board:
         self.uart = Uart(line(COM1_IRQ), transmit, drained=reschedule)
         self.i8042 = I8042(self.pic.line(KEYBOARD_IRQ), line(MOUSE_IRQ), lambda: end(RESET, None))
         self.power = Power(end)
+        self.vga = Vga(clock) if devices.vga else None
         self._devices: tuple[Part, ...] = (
             self.pic, self.pit, self.rtc, self.uart, self.i8042, self.pci, self.power,
             *(self.peripherals.parts if self.peripherals is not None else ()),
+            *((self.vga,) if self.vga is not None else ()),
         )  # fmt: skip
         self._timed: tuple[Timed, ...] = (self.pit, self.rtc)
         self._driving = (
@@ -127,6 +134,9 @@ class Board:
         ports.map(0x604, 2, self.power, PM1_LOW)
         ports.map(0xB004, 2, self.power, PM1_LOW)
         ports.map(0xF4, 1, self.power, DEBUG_EXIT)
+        if self.vga is not None:
+            for start, count in VGA_PORTS:
+                ports.map(start, count, self.vga, start - VGA_BASE)
 
     def service(self) -> None:
         """Let every device do what the guest has told it to since it last ran.

@@ -53,6 +53,7 @@ class MachineConfig:
             raise ValueError(f"a machine of model {self.model} has no devices of its own")
         if self.memory + self.devices.store_size > 1 << 32:
             raise ValueError("memory and what is written to disks take at most 4 GiB together")
+        self.devices.display(self.memory)  # raises if there is no room for it
 
     @property
     def page_count(self) -> int:

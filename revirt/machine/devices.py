@@ -10,6 +10,9 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
+from revirt.image import display as image
+from revirt.image.display import Display
+
 MAX_NICS = 4
 MAX_DISKS = 8
 SECTOR_SIZE = 512
@@ -121,6 +124,12 @@ class Devices:
     def store_size(self) -> int:
         """Bytes of memory behind RAM that they keep."""
         return sum(disk.store_size for disk in self.disks)
+
+    def display(self, memory: int) -> Display:
+        """Return what a guest with *memory* bytes may show its console on; ValueError if that takes too much of it."""
+        size = self.framebuffer
+        pixels = image.Framebuffer.at_top(memory, size.width, size.height) if size is not None else None
+        return Display(self.vga, pixels)
 
     def to_plain(self) -> dict[str, Any]:
         """Return them as plain values."""

@@ -77,7 +77,8 @@ class Booted:
             ns_per_branch=NS_PER_BRANCH,
             devices=plugged.devices,
         )
-        return cls(guest, config, plugged, load(guest.image_spec(), guest.memory))
+        boot = load(guest.image_spec(), guest.memory, display=config.devices.display(config.memory))
+        return cls(guest, config, plugged, boot)
 
     def describe(self, command: Sequence[str]) -> Manifest:
         """Return a manifest with the guest's digests."""

@@ -10,7 +10,7 @@ from weakref import ref
 
 from revirt.errors import InterruptedSeekError, UsageError
 from revirt.index import Index, build_index
-from revirt.log.events import Event, Kind
+from revirt.log.events import Event
 from revirt.machine.machine import Machine
 from revirt.position import Position
 from revirt.recording import Recording
@@ -407,6 +407,14 @@ class Timeline:
                 parts.append(event.data)
                 missing -= len(event.data)
         return b"".join(reversed(parts))[-size:] if size else b""
+
+    def sent(self) -> Iterator[bytes]:
+        """Yield all that the guest has sent on its serial line up to here, from the beginning of what is kept."""
+        coming = self.next_event
+        for event in islice(self.events.after(self.events.first), coming - self.events.first):
+            if event.is_serial_output:
+                yield event.data
+        yield self._session.replayer.place.pending_output
 
     def find(
         self, data: bytes, start: int = 0, end: int | None = None, *, physical: bool = False
