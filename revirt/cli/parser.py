@@ -61,6 +61,7 @@ def make_parser() -> Parser:
     _add_store(commands)
     _add_verify(commands)
     _add_contents(commands)
+    _add_net(commands)
     _add_key(commands)
     _add_pack(commands)
     _add_cut(commands)
@@ -415,6 +416,29 @@ def _add_contents(commands: Commands[Parser]) -> None:
         "-o", dest="output", type=Path, metavar="FILE", help="write it to this new file, as PNG"
     )
     _add_json(screen)
+
+
+def _add_net(commands: Commands[Parser]) -> None:
+    net = _command(commands, "net", "net", "List the network packets of a recording")
+    _add_recording(net)
+    net.add_argument("--from", dest="first", type=_point, metavar="POINT", help=f"from there on: {_POINTS}")
+    net.add_argument("--to", dest="last", type=_point, metavar="POINT", help="up to there: likewise")
+    net.add_argument(
+        "--stream", type=_natural, metavar="N", help="what TCP connection N carried, put together"
+    )
+    net.add_argument(
+        "--raw", choices=("in", "out"), help="of that, print the bytes that the guest took or sent"
+    )
+    net.add_argument(
+        "-o", dest="output", metavar="FILE", help="write them to this pcapng file; -: standard output"
+    )
+    net.add_argument("-f", "--force", action="store_true", help="replace that file if it is there")
+    net.add_argument(
+        "--log-only",
+        action="store_true",
+        help="replay nothing: by the virtual clock times are not known then",
+    )
+    _add_forms(net)
 
 
 def _add_key(commands: Commands[Parser]) -> None:

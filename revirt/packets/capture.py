@@ -102,11 +102,10 @@ class CaptureReader:
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise CaptureError(self.path, error.strerror or str(error)) from error
-        file = os.fdopen(fd, "rb")
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            file.close()
+            os.close(fd)
             raise self._error("not a file")
-        return file
+        return os.fdopen(fd, "rb")
 
     def _begin(self) -> Iterator[CapturedFrame]:
         magic = self._read(4, "this file")

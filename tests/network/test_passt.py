@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import wire
 from library import environment
+from programs import needed
 from tiny_guest import ADDRESS, ROUTER, TinyGuest
 from waiting import PATIENCE_S, Wakes, until
 
@@ -22,7 +23,10 @@ from revirt.monitor.network import Forward
 from revirt.monitor.network.passt import PasstBackend
 from revirt.packets import summarize
 
-pytestmark = pytest.mark.usefixtures("passt")
+
+@pytest.fixture(autouse=True)
+def _passt() -> None:
+    needed("passt")
 
 
 def free_port() -> int:
@@ -83,7 +87,7 @@ def test_a_passt_that_dies_is_a_fault_and_no_more(backend: PasstBackend) -> None
     assert backend.drops.outbound == 1
 
 
-def test_it_ends_when_its_recorder_is_killed(passt: str) -> None:
+def test_it_ends_when_its_recorder_is_killed() -> None:
     script = (
         "from revirt.monitor.network.passt import PasstBackend\n"
         "import time\n"
