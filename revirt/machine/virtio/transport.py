@@ -7,7 +7,7 @@ Rules:
 - A register's callback never acts on memory: a notification is noted in ``kicked``, and `service`, called where the
   core stands at a taken branch, does what it asks for.
 - A driver's mistake sets DEVICE_NEEDS_RESET (2.1.1), and the function does nothing more until it is reset.
-- `service` looks at no queue for longer than the queue is, even if the device's own writes make buffers available.
+- Calling `service` again changes nothing while the guest stands still, so how often it is called does not matter.
 """
 
 from __future__ import annotations
@@ -195,10 +195,7 @@ class VirtioFunction(Endpoint):
                 self._guarded(queue, partial(self._serve, index))
 
     def _serve(self, index: int) -> None:
-        """Take what the driver has made available in queue *index*; may raise MISTAKES.
-
-        A device that stops before the queue is empty sets the queue's bit in ``kicked``.
-        """
+        """Take what the driver has made available in queue *index*; may raise MISTAKES."""
         raise NotImplementedError
 
     def _guarded(self, queue: Queue, act: Callable[[], T]) -> T | None:
