@@ -243,7 +243,8 @@ class Machine:
         elif stop == STOP_SHUTDOWN:
             # Like a HLT, and unlike every other stop, somewhere in the straight line behind a branch.
             self.halted = True
-            self.ended = Ended(self.core.fault, crashed=True)
+            # Code behind the OUT that resets a machine may be anything: it is never run on a real one.
+            self.ended = self.ended or Ended(self.core.fault, crashed=True)
 
     def _accept(self, arrivals: Sequence[Arrival]) -> None:
         for arrival in arrivals:
