@@ -10,6 +10,8 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
+from revirt.image.firmware import FLASH_SIZE
+
 MAX_NICS = 4
 MAX_DISKS = 8
 SECTOR_SIZE = 512
@@ -119,8 +121,13 @@ class Devices:
 
     @property
     def store_size(self) -> int:
-        """Bytes of memory behind RAM that they keep."""
-        return sum(disk.store_size for disk in self.disks)
+        """Bytes of memory behind RAM that they keep: first the flash, then the disks."""
+        return self.flash_size + sum(disk.store_size for disk in self.disks)
+
+    @property
+    def flash_size(self) -> int:
+        """Bytes of flash memory, which firmware comes in."""
+        return FLASH_SIZE if self.firmware else 0
 
     def to_plain(self) -> dict[str, Any]:
         """Return them as plain values."""
