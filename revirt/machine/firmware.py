@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from revirt.machine.bus import Bus, MmioBus
+from revirt.machine.fw_cfg import DATA, SELECTOR, FwCfg
 from revirt.machine.pci import ConfigSpace
 
 SUBSYSTEM_VENDOR_ID = 0x2C
@@ -21,6 +23,9 @@ PAM0_BIOS_IS_RAM = 0x30
 
 DEBUG_READY = 0xE9
 """What the debug port reads as, so that firmware knows that it is there."""
+
+
+_FOUR_GIB = 1 << 32
 
 
 class Flash:
@@ -58,6 +63,23 @@ class DebugPort:
         """Hand a character on."""
         if self.hear is not None:
             self.hear(bytes([value]))
+
+
+class Firmware:
+    """All of that, for a PC with *memory_size* bytes of RAM and firmware in *flash*."""
+
+    def __init__(self, flash: memoryview, *, memory_size: int) -> None:
+        self.fw_cfg = FwCfg(flash, memory_size=memory_size)
+        self.debug_port = DebugPort()
+        self._flash = flash
+
+    def plug(self, ports: Bus, mmio: MmioBus, bridge: ConfigSpace) -> None:
+        """Put everything where firmware looks for it; *bridge* is the board's host bridge."""
+        ports.map(0x510, 2, self.fw_cfg, SELECTOR, sizes=(2,))
+        ports.map(0x511, 1, self.fw_cfg, DATA)
+        ports.map(0x402, 1, self.debug_port, 0)
+        mmio.map(_FOUR_GIB - len(self._flash), len(self._flash), Flash(self._flash))
+        describe_board(bridge)
 
 
 def describe_board(bridge: ConfigSpace) -> None:
