@@ -62,7 +62,8 @@ class FwCfg:
             CPU_COUNT: struct.pack("<H", 1),
             MOST_CPUS: struct.pack("<H", 1),
         }
-        self.restore(FwCfgState())
+        self._state = FwCfgState()
+        self._item: bytes | memoryview | None = None
 
     def read(self, offset: int, _size: int) -> int:
         """Return the next byte of the selected item."""
@@ -89,7 +90,7 @@ class FwCfg:
         """Replace the state."""
         self._state = copy.copy(state)
         # Looked up when it is read: the flash may be restored after this.
-        self._item: bytes | memoryview | None = None
+        self._item = None
 
     def _find(self, key: int) -> bytes | memoryview:
         if key < FIRST_KEY:

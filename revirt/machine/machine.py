@@ -180,11 +180,12 @@ class Machine:
 
     def load(self, boot: Boot) -> None:
         """Put a guest into the empty machine; what is behind its RAM goes into the flash."""
-        memory = memoryview(self.core)[: self.config.memory + self.config.devices.flash_size]
+        ram, flash = self.core.ram, self.core.store[: self.config.devices.flash_size]
         for address, data in boot.writes:
-            if address < 0 or address + len(data) > len(memory):
+            target, start = (ram, address) if address < len(ram) else (flash, address - len(ram))
+            if start < 0 or start + len(data) > len(target):
                 raise ValueError(f"{len(data)} bytes at {address:#x} do not fit the machine's memory")
-            memory[address : address + len(data)] = data
+            target[start : start + len(data)] = data
         cpu = boot.cpu
         self.core.start(_MODES[cpu.mode], cpu.pc, cpu.registers, cpu.gdt_base, cpu.gdt_limit, cpu.cr3)
 
