@@ -21,7 +21,6 @@ from typing import Any
 import revirt
 from revirt.errors import RecordingExistsError, RevirtError
 from revirt.image import Guest, find
-from revirt.log.events import Kind
 from revirt.machine.config import ClockMode
 from revirt.monitor.console import NullConsole
 from revirt.monitor.script import Script, ScriptedConsole

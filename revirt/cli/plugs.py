@@ -21,8 +21,7 @@ _DEVICES = "net, rng, console, vga, framebuffer=WIDTHxHEIGHT"
 def plugs_of(arguments: argparse.Namespace, guest: Guest) -> Plugs:
     """Return what *guest* comes with and the options add; raises UsageError, naming what is wrong."""
     plugs = Plugs(
-        disks=tuple(DiskPlug(path) for path in guest.disks)
-        + tuple(_disk(text) for text in arguments.disk),
+        disks=tuple(DiskPlug(path) for path in guest.disks) + tuple(_disk(text) for text in arguments.disk),
         nics=_nics(arguments),
         rng=arguments.rng,
         console=arguments.virtio_console,

@@ -275,9 +275,9 @@ class Core:
     ) -> None:
         """Reset the CPU, all of its registers, into *mode* (``MODE_*``) at *pc*.
 
-        Real mode: all segments 0.  Protected mode: flat 4 GiB segments (code selector 0x10, data 0x18), paging off.
-        Long mode: likewise, 64-bit code, paging on with *cr3* and PAE.  *registers* are general registers by their
-        64-bit names.
+        Real mode: all segments 0 but CS, which has bits 16 to 19 of *pc*: that is linear, and below 1 MiB.
+        Protected mode: flat 4 GiB segments (code selector 0x10, data 0x18), paging off.  Long mode: likewise, 64-bit
+        code, paging on with *cr3* and PAE.  *registers* are general registers by their 64-bit names.
         """
 
     def registers(self) -> dict[str, int]:

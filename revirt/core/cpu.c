@@ -14,6 +14,7 @@ enum {
     FLAG_BIG = 1 << 22,
     START_CODE_SELECTOR = 0x10,
     START_DATA_SELECTOR = 0x18,
+    REAL_CODE_BASE = 0xf0000 /* bits of an address that IP does not have */,
 };
 
 uint64_t cpu_reg(Core *core, int reg)
@@ -201,7 +202,13 @@ void cpu_start(Core *core, const CpuStart *start)
     uint32_t code = is_real ? FLAGS_CODE16 : is_long ? FLAGS_CODE64 : FLAGS_CODE32;
     for (int i = 0; i < SEGMENTS; i++)
         cpu_put_segment(core, i, is_real ? 0 : START_DATA_SELECTOR, 0, limit, is_real ? FLAGS_DATA16 : FLAGS_DATA32);
-    cpu_put_segment(core, CS, is_real ? 0 : START_CODE_SELECTOR, 0, limit, code);
+    if (is_real) {
+        uint32_t base = start->pc & REAL_CODE_BASE;
+        cpu_put_segment(core, CS, base >> 4, base, limit, code);
+        cpu->eip = start->pc - base;
+    } else {
+        cpu_put_segment(core, CS, START_CODE_SELECTOR, 0, limit, code);
+    }
     /* The translator's view: only these bits differ between the modes a guest may start in. */
     cpu->hflags = is_real ? HF_ADDSEG : is_long ? HF_PE | HF_CS32 | HF_SS32 | HF_CS64 | HF_LMA : HF_PE | HF_CS32 | HF_SS32;
     cpu->cr[0] = CR0_ET | (is_real ? 0 : CR0_PE);

@@ -15,7 +15,6 @@ from revirt.position import Position
 from revirt.recording import Recording
 from revirt.replay.session import find_checkpoint
 
-
 CHANGEABLE = (Kind.RECEIVED, Kind.FRAME_IN, Kind.KEYS, Kind.ENTROPY)
 """What can be dropped or replaced: what the outside world chose."""
 

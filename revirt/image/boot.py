@@ -21,8 +21,9 @@ class Mode(Enum):
 class CpuStart:
     """How the CPU starts.
 
-    Real mode starts with all segments 0.  Protected and long mode start with flat segments, code selector
-    0x10 and data selector 0x18, which a GDT at *gdt_base* (linear; limit in bytes minus one) should hold if
+    Real mode starts with all segments 0 but CS, which has bits 16 to 19 of *pc*, a linear address below 1 MiB.
+    Protected and long mode start with flat segments, code selector 0x10 and data selector 0x18, which a GDT at
+    *gdt_base* (linear; limit in bytes minus one) should hold if
     the guest may reload them.  Long mode starts with paging on and *cr3*.
     """
 

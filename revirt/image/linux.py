@@ -155,7 +155,8 @@ def parse(path: Path, data: bytes) -> SetupHeader:
         )
     code_start = ((data[_SETUP_SECTS] or _DEFAULT_SETUP_SECTS) + 1) * _SECTOR_SIZE
     code_size = _u32(data, _SYSSIZE) * _PARAGRAPH_SIZE
-    if code_start + code_size > len(data) or not code_size:
+    # A size in paragraphs is rounded up: Memtest86+ does not fill its last one.
+    if code_start + code_size - _PARAGRAPH_SIZE >= len(data) or not code_size:
         raise ImageError(
             f"truncated: {len(data)} bytes of {code_start + code_size}",
             path=path,

@@ -88,6 +88,10 @@ def load(
         from revirt.image.multiboot import load_multiboot
 
         return load_multiboot(spec.file, data, memory, module=spec.initrd, append=spec.append)
+    if kind == "bios":
+        from revirt.image.firmware import load_bios
+
+        return load_bios(spec.file, data, memory)
     if kind == "elf":
         from revirt.image.elf import load_elf
 

@@ -20,7 +20,7 @@ from itertools import accumulate, islice
 from pathlib import Path
 
 from revirt.checkpoint import CheckpointReader
-from revirt.checkpoint.format import PAGE_SIZE, checkpoint_name
+from revirt.checkpoint.format import checkpoint_name
 from revirt.checkpoint.pages import encode_bitmap
 from revirt.errors import CorruptError, FormatVersionError, RecordingError, UsageError
 from revirt.index.format import (

@@ -8,7 +8,9 @@ port         device                           interrupt
 0x3F8        16550A, the console              IRQ 4
 0xCF8        PCI configuration                -
 0x3B0-0x3DF  VGA, if there is one             -
-and the ports of `power`: reset, power-off, exit
+and the ports of `power`: reset, power-off, exit; what `devices` names, on PCI; and for firmware
+0x402        debug port                       -
+0x510        fw_cfg                           -
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from revirt.machine.bus import Bus, MmioBus
 from revirt.machine.device import Clock, Line, Part, Timed
 from revirt.machine.devices import Devices
 from revirt.machine.disk import DiskContents
+from revirt.machine.firmware import Firmware
 from revirt.machine.i8042 import I8042
 from revirt.machine.inputs import Arrival, DiskDone, Entropy, Frame, Keys, Received
 from revirt.machine.memory import GuestMemory
@@ -51,7 +54,7 @@ class Board:
     what the guest sends on the serial line, and *end* is told when the guest ends its own run.
 
     *devices* are those beyond what every PC has; they act on *memory*, and *disks* are the contents of the disks among
-    them, which take requests at once or when an arrival says so.  What they do is told to *printed*, *sent* and *stored* (see `revirt.machine.inputs.Inputs`).
+    them, which take requests at once or when an arrival says so; *flash* is the memory that firmware comes in.  What they do is told to *printed*, *sent* and *stored* (see `revirt.machine.inputs.Inputs`).
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Board:
         memory: GuestMemory,
         disks: Sequence[DiskContents],
         completes_at_once: bool,
+        flash: memoryview,
         epoch: int,
         intr: Line,
         reschedule: Callable[[], None],
@@ -98,10 +102,12 @@ class Board:
         self.i8042 = I8042(self.pic.line(KEYBOARD_IRQ), line(MOUSE_IRQ), lambda: end(RESET, None))
         self.power = Power(end)
         self.vga = Vga(clock) if devices.vga else None
+        self.firmware = Firmware(flash, memory_size=memory.size) if devices.firmware else None
         self._devices: tuple[Part, ...] = (
             self.pic, self.pit, self.rtc, self.uart, self.i8042, self.pci, self.power,
             *(self.peripherals.parts if self.peripherals is not None else ()),
             *((self.vga,) if self.vga is not None else ()),
+            *((self.firmware.fw_cfg,) if self.firmware is not None else ()),
         )  # fmt: skip
         self._timed: tuple[Timed, ...] = (self.pit, self.rtc)
         self._driving = (
@@ -110,6 +116,8 @@ class Board:
             self.pic,
         )
         self._map()
+        if self.firmware is not None:
+            self.firmware.plug(self.ports, self.mmio, self.pci.bridge)
         if self.peripherals is not None:
             self.ports.ask_elsewhere(self.pci.find_port)
             self.mmio.ask_elsewhere(self.pci.find_memory)

@@ -19,7 +19,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from revirt.machine.device import Device, Registers
+from revirt.machine.device import Named, Registers
 
 BYTES = (1,)
 """Sizes taken whole by a device with byte-wide registers: what almost all ISA devices are."""
@@ -37,7 +37,7 @@ class Bus:
 
     def __init__(self) -> None:
         # By size, then by port.
-        self._whole: dict[int, dict[int, tuple[Device, int]]] = {1: {}, 2: {}, 4: {}}
+        self._whole: dict[int, dict[int, tuple[Named, int]]] = {1: {}, 2: {}, 4: {}}
         self._elsewhere: Elsewhere | None = None
 
     def ask_elsewhere(self, find: Elsewhere) -> None:
@@ -45,7 +45,7 @@ class Bus:
         self._elsewhere = find
 
     def map(
-        self, start: int, count: int, device: Device, offset: int = 0, *, sizes: Collection[int] = BYTES
+        self, start: int, count: int, device: Named, offset: int = 0, *, sizes: Collection[int] = BYTES
     ) -> None:
         """Let *device* answer at ports ``[start, start + count)``; at the first is its register *offset*.
 
@@ -97,7 +97,7 @@ class _Window(NamedTuple):
 
     start: int
     end: int
-    device: Device
+    device: Named
     offset: int
     sizes: frozenset[int]
 
@@ -114,7 +114,7 @@ class MmioBus:
         self._elsewhere = find
 
     def map(
-        self, start: int, size: int, device: Device, offset: int = 0, *, sizes: Collection[int] = (1, 2, 4)
+        self, start: int, size: int, device: Named, offset: int = 0, *, sizes: Collection[int] = (1, 2, 4)
     ) -> None:
         """Let *device* answer at ``[start, start + size)``, the first byte of which is its register *offset*.
 

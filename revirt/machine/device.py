@@ -40,6 +40,15 @@ class Registers(Protocol):
         ...
 
 
+class Named(Registers, Protocol):
+    """What answers where the board has put it; errors call it by its ``name``."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+
 class Part(Protocol):
     """A part of the board that remembers something, under a ``name`` of its own."""
 

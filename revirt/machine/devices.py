@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from revirt.image import display as image
 from revirt.image.display import Display
+from revirt.image.firmware import FLASH_SIZE
 
 MAX_NICS = 4
 MAX_DISKS = 8
@@ -122,8 +123,13 @@ class Devices:
 
     @property
     def store_size(self) -> int:
-        """Bytes of memory behind RAM that they keep."""
-        return sum(disk.store_size for disk in self.disks)
+        """Bytes of memory behind RAM that they keep: first the flash, then the disks."""
+        return self.flash_size + sum(disk.store_size for disk in self.disks)
+
+    @property
+    def flash_size(self) -> int:
+        """Bytes of flash memory, which firmware comes in."""
+        return FLASH_SIZE if self.firmware else 0
 
     def display(self, memory: int) -> Display:
         """Return what a guest with *memory* bytes may show its console on; ValueError if that takes too much of it."""

@@ -111,10 +111,13 @@ class _RunState(State):
 
 
 def disk_contents(devices: Devices, bases: Sequence[Base], store: memoryview) -> list[DiskContents]:
-    """Return the contents of the disks among *devices*, over *bases*; each has its part of *store*, in order."""
+    """Return the contents of the disks among *devices*, over *bases*.
+
+    Each has its part of *store*, in order, behind the flash.
+    """
     if len(bases) != len(devices.disks):
         raise ValueError(f"{len(bases)} images for {len(devices.disks)} disks")
-    contents, start = [], 0
+    contents, start = [], devices.flash_size
     for disk, base in zip(devices.disks, bases, strict=True):
         contents.append(DiskContents(disk, base, store[start : start + disk.store_size]))
         start += disk.store_size
@@ -154,6 +157,7 @@ class Machine:
             memory=GuestMemory(self.core),
             disks=self.disks,
             completes_at_once=config.clock == "virtual",
+            flash=self.core.store[: config.devices.flash_size],
             epoch=config.epoch,
             intr=self._set_intr,
             reschedule=self.core.request_stop,
@@ -175,12 +179,13 @@ class Machine:
         self.core.set_cpuid(dict(config.cpuid))
 
     def load(self, boot: Boot) -> None:
-        """Put a guest into the empty machine."""
-        ram = self.core.ram
+        """Put a guest into the empty machine; what is behind its RAM goes into the flash."""
+        ram, flash = self.core.ram, self.core.store[: self.config.devices.flash_size]
         for address, data in boot.writes:
-            if address < 0 or address + len(data) > len(ram):
+            target, start = (ram, address) if address < len(ram) else (flash, address - len(ram))
+            if start < 0 or start + len(data) > len(target):
                 raise ValueError(f"{len(data)} bytes at {address:#x} do not fit the machine's memory")
-            ram[address : address + len(data)] = data
+            target[start : start + len(data)] = data
         cpu = boot.cpu
         self.core.start(_MODES[cpu.mode], cpu.pc, cpu.registers, cpu.gdt_base, cpu.gdt_limit, cpu.cr3)
 
@@ -243,7 +248,8 @@ class Machine:
         elif stop == STOP_SHUTDOWN:
             # Like a HLT, and unlike every other stop, somewhere in the straight line behind a branch.
             self.halted = True
-            self.ended = Ended(self.core.fault, crashed=True)
+            # Code behind the OUT that resets a machine may be anything: it is never run on a real one.
+            self.ended = self.ended or Ended(self.core.fault, crashed=True)
 
     def _accept(self, arrivals: Sequence[Arrival]) -> None:
         for arrival in arrivals:
@@ -353,8 +359,8 @@ class Machine:
 
     def used_store_pages(self) -> bytes:
         """Return the numbers of the pages of store that may hold something (32-bit little-endian, ascending)."""
-        numbers = array("I")
-        start = self.config.memory
+        start = self.config.memory + self.config.devices.flash_size
+        numbers = array("I", range(self.config.memory // PAGE_SIZE, start // PAGE_SIZE))
         for disk in self.disks:
             numbers.extend((start + offset) // PAGE_SIZE for offset in range(0, disk.used_size, PAGE_SIZE))
             start += disk.store_size

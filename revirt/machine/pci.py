@@ -146,8 +146,8 @@ class Pci:
 
     def __init__(self) -> None:
         self._address = 0
-        self._bridge = host_bridge()
-        self._functions: dict[int, PciFunction] = {0: self._bridge}
+        self.bridge = host_bridge()
+        self._functions: dict[int, PciFunction] = {0: self.bridge}
         self._by_slot: list[PciFunction] = []
 
     def plug(self, device: int, function: PciFunction) -> None:
@@ -184,12 +184,12 @@ class Pci:
 
     def save(self) -> PciState:
         """Return a copy of the state."""
-        return PciState(self._address, bytes(self._bridge.bytes))
+        return PciState(self._address, bytes(self.bridge.bytes))
 
     def restore(self, state: PciState) -> None:
         """Replace the state."""
         self._address = state.address
-        self._bridge.bytes[:] = state.bridge
+        self.bridge.bytes[:] = state.bridge
 
     def _find(
         self, windows_of: Callable[[PciFunction], Sequence[Window]], address: int, size: int

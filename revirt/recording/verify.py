@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from revirt.checkpoint import CheckpointInfo, CheckpointReader, LoadedCheckpoint
-from revirt.checkpoint.format import PAGE_SIZE, checkpoint_name, pages_name
+from revirt.checkpoint.format import checkpoint_name, pages_name
 from revirt.errors import CorruptError, FormatVersionError, NoRecordingError, RecordingError
 from revirt.log import segment
 from revirt.log.chain import SEALED, Chain

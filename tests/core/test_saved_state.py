@@ -148,6 +148,19 @@ def test_start_forgets_everything_before_it() -> None:
     assert used == fresh
 
 
+def test_real_mode_starts_at_the_reset_vector_where_it_is_told_to() -> None:
+    # Intel SDM volume 3, 10.1.4; CS as an 8086 has it, where the copy of a BIOS below 1 MiB is.
+    core = new_core()
+    put(core, 0xFFFF0, "hlt", 16)
+
+    core.start(MODE_REAL, 0xFFFF0, {}, 0, 0, 0)
+    stop = core.run(FOREVER)
+
+    registers = core.registers()
+    assert [registers[name] for name in ("cs", "cs.base", "rip", "ss")] == [0xF000, 0xF0000, 0xFFF1, 0]
+    assert stop == STOP_HALT
+
+
 def test_saving_restoring_and_looking_change_nothing() -> None:
     plain, watched = busy(), busy()
     while plain.run(plain.branches + 7) == watched.run(watched.branches + 7) == STOP_LIMIT:

@@ -19,8 +19,9 @@ from revirt.machine import pit, uart
 from revirt.machine.config import MachineConfig
 from revirt.machine.cpuid import check_table, cpuid_leaves, table_from_plain, table_to_plain
 from revirt.machine.inputs import Arrival, Moment
-from revirt.machine.machine import Machine
+from revirt.machine.machine import Ended, Machine
 from revirt.machine.model import MODEL
+from revirt.machine.power import RESET
 from revirt.machine.state import NewerVersionError
 
 CONFIG = MachineConfig(memory=1 << 20, clock="virtual", epoch=0, ns_per_branch=10)
@@ -140,6 +141,16 @@ def test_a_machine_answers_cpuid_from_its_configuration() -> None:
 
     registers = machine.core.registers()
     assert [registers[name] for name in ("rax", "rbx", "rcx", "rdx")] == list(brand)
+
+
+def test_what_follows_the_instruction_that_resets_a_machine_is_no_crash() -> None:
+    """What was seen: SeaBIOS has an INT3 behind the reset that no PC comes back from, and no IDT any more."""
+    machine = Machine(CONFIG, Nobody())
+    # mov al, 6; mov dx, 0xcf9; out dx, al; int3
+    machine.core.ram[0x7C00:0x7C09] = bytes.fromhex("b006ba f90c0000 ee cc")
+    machine.core.start(1, 0x7C00, {}, 0, 0, 0)
+
+    assert machine.run().ended == Ended(RESET)
 
 
 def test_the_table_of_new_machines_is_one_that_the_model_can_have() -> None:
