@@ -38,8 +38,12 @@ def _with_device(plugs: Plugs, text: str) -> Plugs:
     name, _, value = text.partition("=")
     if text == "net":
         return plugs if plugs.nics else replace(plugs, nics=(NicPlug(_mac(0)),))
-    if text in ("rng", "console", "vga"):
-        return replace(plugs, **{text: True})
+    if text == "rng":
+        return replace(plugs, rng=True)
+    if text == "console":
+        return replace(plugs, console=True)
+    if text == "vga":
+        return replace(plugs, vga=True)
     if name == "framebuffer" and value:
         return replace(plugs, framebuffer=plugs.framebuffer or _framebuffer(value))
     raise UsageError(f"the guest wants a device {text!r}, which there is not", hint=f"there are {_DEVICES}")

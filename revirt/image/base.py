@@ -1,8 +1,8 @@
 """Disk images that are only read, and known by their digests.
 
-Hashing a large image takes seconds, and every process that replays has to know that it is the right one.  So a digest that
-was found is noted in the cache, with everything that changes when a file does: the image's device, inode, size, and times
-of change to the nanosecond.
+Hashing a large image takes seconds, and every process that replays has to know that it is the right one.  So a digest
+that was found is noted in the cache, with everything that changes when a file does: device, inode, size, and
+times of change to the nanosecond.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The initial RAM file system of guests that live on a disk: it loads drivers, and hands over to the disk.
 
-It reads of the kernel's command line ``root=DEVICE``, and ``ro``; the root file system is an ext4.  What an archive behind
-it has in ``extra`` is copied there.
+It reads of the kernel's command line ``root=DEVICE``, and ``ro``; the root file system is an ext4.  What an archive
+behind it has in ``extra`` is copied there.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ class Board:
     what the guest sends on the serial line, and *end* is told when the guest ends its own run.
 
     *devices* are those beyond what every PC has; they act on *memory*, and *disks* are the contents of the disks among
-    them, which take requests at once or when an arrival says so; *flash* is the memory that firmware comes in.  What they do is told to *printed*, *sent* and *stored* (see `revirt.machine.inputs.Inputs`).
+    them, which take requests at once or when an arrival says so; *flash* is the memory that firmware comes in.  What
+    they do is told to *printed*, *sent* and *stored* (see `revirt.machine.inputs.Inputs`).
     """
 
     def __init__(

@@ -29,7 +29,8 @@ class MachineConfig:
 
     ``memory`` is in bytes; ``epoch`` is what the real-time clock shows at the start, in Unix seconds;
     ``ns_per_branch`` is how fast the machine's clock runs at first.  ``model`` stands for all that a configuration
-    does not say (`revirt.machine.model`); ``cpuid`` is what CPUID answers; ``devices`` are those that not every machine has.
+    does not say (`revirt.machine.model`); ``cpuid`` is what CPUID answers; ``devices`` are those that not
+    every machine has.
     """
 
     memory: int

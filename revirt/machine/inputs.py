@@ -124,14 +124,14 @@ class Inputs(Protocol):
         """Told of every character that the guest sends on the serial line."""
         ...
 
-    def printed(self, moment: Moment, port: int, data: bytes) -> None:
+    def printed(self, moment: Moment, port: int, data: bytes, /) -> None:
         """Told of the bytes that the guest sends to a console other than the serial line."""
         ...
 
-    def sent(self, moment: Moment, nic: int, frame: bytes) -> None:
+    def sent(self, moment: Moment, nic: int, frame: bytes, /) -> None:
         """Told of every frame that network card *nic* sends."""
         ...
 
-    def stored(self, moment: Moment, disk: int, sector: int, data: bytes) -> None:
+    def stored(self, moment: Moment, disk: int, sector: int, data: bytes, /) -> None:
         """Told of every write to *disk* when it takes effect; *sector* is of 512 bytes."""
         ...

@@ -2,8 +2,8 @@
 
 The loop is the same for a live run, a recorded one and a replay; they differ only in who answers `Inputs`.  At every
 taken branch where the core stands, in this order: devices do what the guest told them to, what arrives from outside is
-applied, timers are brought up to the machine's time, and a pending interrupt is delivered.  Then the core runs on to the nearest of the next timer,
-the inputs' horizon and the caller's target.
+applied, timers are brought up to the machine's time, and a pending interrupt is delivered.  Then the core runs on to
+the nearest of the next timer, the inputs' horizon and the caller's target.
 """
 
 from __future__ import annotations

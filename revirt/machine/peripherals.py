@@ -26,9 +26,9 @@ from revirt.machine.virtio.blk import Blk
 from revirt.machine.virtio.console import Console
 from revirt.machine.virtio.net import Net
 from revirt.machine.virtio.rng import Rng
-from revirt.machine.virtio.transport import VirtioFunction
 
-F = TypeVar("F", bound=VirtioFunction)
+Function = Net | Blk | Rng | Console
+F = TypeVar("F", bound=Function)
 
 FIRST_SLOT = 3
 CONSOLE_PORT = 1
@@ -60,7 +60,7 @@ class Peripherals:
         self.bridge = Piix3({irq: pic.line(irq) for irq in ROUTABLE})
         pci.plug(SLOT, self.bridge)
         slots = iter(range(FIRST_SLOT, 32))
-        self._functions: list[tuple[int, VirtioFunction]] = []
+        self._functions: list[tuple[int, Function]] = []
 
         def place(make: Callable[..., F]) -> F:
             slot = next(slots)
@@ -97,7 +97,7 @@ class Peripherals:
     @property
     def parts(self) -> list[Part]:
         """All of them, which save and restore themselves."""
-        functions: list[Part] = [function for _, function in self._functions]
+        functions = [function for _, function in self._functions]
         return [self.bridge, *functions]
 
     def service(self) -> None:

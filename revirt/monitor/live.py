@@ -194,16 +194,16 @@ class Live:
         if self._console.pending or self._console.finished is not None:
             self.machine.request_stop()
 
-    def printed(self, moment: Moment, port: int, data: bytes) -> None:
+    def printed(self, _moment: Moment, _port: int, data: bytes) -> None:
         """Pass on what the guest sends to another console."""
         self._console.transmitted(data)
 
-    def sent(self, moment: Moment, nic: int, frame: bytes) -> None:
+    def sent(self, _moment: Moment, nic: int, frame: bytes) -> None:
         """Pass on a frame, if the card is connected to anything."""
         if nic in self._nets:
             self._nets[nic].send(frame)
 
-    def stored(self, moment: Moment, disk: int, sector: int, data: bytes) -> None:
+    def stored(self, _moment: Moment, _disk: int, _sector: int, _data: bytes) -> None:
         """Nothing to do: the machine has stored it."""
 
     def _follow_host(self, moment: Moment, elapsed_ns: int, arrivals: list[Arrival]) -> None:

@@ -37,7 +37,7 @@ class NicPlug:
     """A network card; *plug* connects it, once there is somebody to wake, and None leaves it unconnected."""
 
     mac: str
-    plug: Callable[[Wake], NetBackend] | None = None
+    plug: Callable[[Wake], NetBackend | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

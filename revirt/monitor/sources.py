@@ -1,6 +1,6 @@
 """What a live machine is given by the outside world, beyond its clock and its serial line.
 
-`Live` asks each source whenever the machine stands still, behind what devices did there, and writes nothing down itself.
+`Live` asks each source whenever the machine stands still, behind what devices did there.
 
 Rules:
 - `take` never blocks.  What has to be waited for is waited for in a thread, which calls *wake* when there is something.
@@ -19,9 +19,14 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from revirt.image.base import BaseImage
+from revirt.machine.device import Clock
 from revirt.machine.devices import SECTOR_SIZE
 from revirt.machine.inputs import Arrival, DiskDone, Entropy, Frame, Keys
 from revirt.machine.machine import Machine
+from revirt.machine.peripherals import Peripherals
+from revirt.machine.virtio.blk import Blk
+from revirt.machine.virtio.net import Net
+from revirt.machine.virtio.rng import Rng
 
 Wake = Callable[[], None]
 
@@ -32,7 +37,7 @@ class Source(Protocol):
     answers: bool
     """Whether what it gives answers the guest's own requests."""
 
-    def attach(self, machine: Machine, wake: Wake) -> None:
+    def attach(self, machine: Machine, wake: Wake, /) -> None:
         """Take the machine that runs, and what makes `Live` ask again; safe from any thread."""
         ...
 
@@ -73,39 +78,40 @@ class NetBackend(Protocol):
         ...
 
 
+def peripherals_of(machine: Machine) -> Peripherals:
+    """Return what is plugged into *machine*, which has something."""
+    assert machine.board.peripherals is not None
+    return machine.board.peripherals
+
+
 class NetSource:
     """Frames for network card *nic*, from the backend that *plug* makes once there is somebody to wake."""
 
     answers = False
+    _card: Net
+    _clock: Clock
 
-    def __init__(self, nic: int, plug: Callable[[Wake], NetBackend]) -> None:
+    def __init__(self, nic: int, plug: Callable[[Wake], NetBackend | None]) -> None:
         self.nic = nic
         self._plug = plug
         self._backend: NetBackend | None = None
         self._waiting: deque[bytes] = deque()
-        self._machine: Machine | None = None
 
     def attach(self, machine: Machine, wake: Wake) -> None:
-        self._machine = machine
+        self._card = peripherals_of(machine).nics[self.nic]
+        self._clock = machine.clock
         self._backend = self._plug(wake)
 
     def take(self) -> Sequence[Arrival]:
-        assert self._machine is not None and self._backend is not None
-        if not self._can_receive:
-            return ()
-        if not self._waiting:
+        if not self._waiting and self._backend is not None:
             self._waiting.extend(self._backend.frames())
-            self._waiting.extend(self._backend.take_due(self._machine.clock.now_ns))
-        return (Frame(self.nic, self._waiting.popleft()),) if self._waiting else ()
+            self._waiting.extend(self._backend.take_due(self._clock.now_ns))
+        if not self._waiting or not self._card.can_receive:
+            return ()
+        return (Frame(self.nic, self._waiting.popleft()),)
 
     def due_ns(self) -> int | None:
-        assert self._machine is not None and self._backend is not None
-        return self._backend.due_ns() if self._can_receive else None
-
-    @property
-    def _can_receive(self) -> bool:
-        assert self._machine is not None and self._machine.board.peripherals is not None
-        return self._machine.board.peripherals.nics[self.nic].can_receive
+        return self._backend.due_ns() if self._backend is not None and self._card.can_receive else None
 
     def send(self, frame: bytes) -> None:
         """Pass on what the card sends."""
@@ -125,23 +131,23 @@ class DiskSource:
     """
 
     answers = True
+    _device: Blk
+    _wake: Wake
 
     def __init__(self, disk: int, image: BaseImage) -> None:
         self.disk = disk
         self._image = image
-        self._machine: Machine | None = None
         self._asked: set[int] = set()
         self._done: deque[int] = deque()
         self._wanted: queue.SimpleQueue[tuple[int, int, int] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def attach(self, machine: Machine, wake: Wake) -> None:
-        self._machine = machine
+        self._device = peripherals_of(machine).disks[self.disk]
         self._wake = wake
 
     def take(self) -> Sequence[Arrival]:
-        assert self._machine is not None and self._machine.board.peripherals is not None
-        for each in self._machine.board.peripherals.disks[self.disk].pending:
+        for each in self._device.pending:
             if each.ticket not in self._asked:
                 self._asked.add(each.ticket)
                 start, size = each.sector * SECTOR_SIZE, each.count * SECTOR_SIZE
@@ -180,26 +186,24 @@ class DiskSource:
 
 
 class EntropySource:
-    """Random bytes for whoever asks: the host's, or by the virtual clock such as follow from where the machine stands."""
+    """Random bytes: the host's, or by the virtual clock such as follow from where the machine stands."""
 
     answers = True
+    _machine: Machine
+    _rng: Rng
 
-    def __init__(self) -> None:
-        self._machine: Machine | None = None
-
-    def attach(self, machine: Machine, wake: Wake) -> None:
-        self._machine = machine
+    def attach(self, machine: Machine, _wake: Wake) -> None:
+        rng = peripherals_of(machine).rng
+        assert rng is not None
+        self._machine, self._rng = machine, rng
 
     def take(self) -> Sequence[Arrival]:
-        machine = self._machine
-        assert machine is not None and machine.board.peripherals is not None
-        rng = machine.board.peripherals.rng
-        wanted = rng.wanted if rng is not None else 0
+        wanted = self._rng.wanted
         if not wanted:
             return ()
-        if machine.config.clock == "host":
+        if self._machine.config.clock == "host":
             return (Entropy(os.urandom(wanted)),)
-        seed = machine.core.branches.to_bytes(8, "little")
+        seed = self._machine.core.branches.to_bytes(8, "little")
         return (Entropy(hashlib.shake_128(b"revirt" + seed).digest(wanted)),)
 
     def due_ns(self) -> int | None:
@@ -219,7 +223,7 @@ class KeySource:
         self._codes: deque[bytes] = deque(maxlen=self._WAITING)
         self._wake: Wake = lambda: None
 
-    def attach(self, machine: Machine, wake: Wake) -> None:
+    def attach(self, _machine: Machine, wake: Wake) -> None:
         self._wake = wake
 
     def press(self, scancodes: bytes) -> None:
