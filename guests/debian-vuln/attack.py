@@ -139,7 +139,10 @@ class Visitor:
             self._deadline = min(end, time.monotonic() + ATTEMPT_SECONDS)
             try:
                 self._socket = socket.create_connection((host, port), self._left())
+                # A first line at once: a passt of 2023 does not tell the guest that somebody is there before that.
+                self.send(b"list")
                 self.read_until(PROMPT)
+                self.read_until(b"\n" + PROMPT)
                 break
             except OSError as error:
                 # A forwarded port accepts while the guest still boots, and hangs up.

@@ -100,6 +100,12 @@ class _Nobody:
     def horizon(self, branches: int) -> int:
         return branches + 1_000
 
+    def printed(self, _moment: Moment, _port: int, _data: bytes) -> None: ...
+
+    def sent(self, _moment: Moment, _nic: int, _frame: bytes) -> None: ...
+
+    def stored(self, _moment: Moment, _disk: int, _sector: int, _data: bytes) -> None: ...
+
     def arrivals(self, _moment: Moment) -> Sequence[Arrival]:
         self._left -= 1
         return () if self._left > 0 else (Halt("asked often enough"),)
