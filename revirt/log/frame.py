@@ -103,12 +103,16 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A kind of file: its magic, version and fields, and the largest payload it may have (in bytes)."""
+    """A kind of file: its magic, version and fields, and the largest payload it may have (in bytes).
+
+    Files from version ``oldest`` on have the same fields.
+    """
 
     magic: bytes
     version: int
     fields: struct.Struct
     raw_limit: int
+    oldest: int = 1
 
     @property
     def header_size(self) -> int:
@@ -147,7 +151,7 @@ class Frame:
             raise CorruptError(path, "header does not match its check", offset=_CHECK_START)
         if version > self.version:
             raise FormatVersionError(path, version, self.version)
-        if version != self.version or size != self.header_size:
+        if version < self.oldest or size != self.header_size:
             raise CorruptError(path, f"version {version} with a header of {size} bytes", offset=8)
         if raw_size > self.raw_limit or stored_size > stored_limit(raw_size):
             raise CorruptError(path, f"payload of {raw_size} bytes, stored as {stored_size}", offset=28)

@@ -29,7 +29,8 @@ from revirt.log.events import Event, Kind
 from revirt.log.frame import Frame, Header, compress_small, read_file, read_start, stored_limit
 from revirt.log.rows import Rows
 
-FRAME = Frame(b"RVRTSEGM", 1, struct.Struct("<IIQQQ"), columns.RAW_LIMIT)
+FRAME = Frame(b"RVRTSEGM", 2, struct.Struct("<IIQQQ"), columns.RAW_LIMIT)
+"""Version 2 may have events that version 1 has not: those of networks, disks, keyboards and entropy."""
 _NAME = re.compile(r"(\d{8,10})\.seg", re.ASCII)
 
 

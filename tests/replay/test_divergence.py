@@ -155,7 +155,7 @@ def test_a_log_that_was_changed_without_a_trace_in_the_guest_is_reported(
 
     def change(events: list[Event]) -> None:
         place = next(at for at, event in enumerate(events) if event.kind is Kind.TRANSMITTED)
-        events[place] = events[place]._replace(number=1)  # output has no number, and nothing looks at it
+        events[place] = events[place]._replace(check=1)  # output has none, and nothing looks at it
 
     damage.change_events(copy, change)
     report = replay(Recording.open(copy))
