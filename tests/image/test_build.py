@@ -14,6 +14,7 @@ from revirt.image.build import build
 from revirt.image.debian import Ingredients
 
 KERNEL = b"kernel"
+DISK = bytes(1 << 20) + b"something" + bytes(1 << 20)
 
 
 def ignore(_message: str) -> None:
@@ -25,9 +26,18 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replace the download by fixed ingredients; return the architectures that were fetched."""
     architectures: list[str] = []
 
-    def fetch(recipe: debian.Recipe, _root: Path, _progress: Callable[[str], None]) -> Ingredients:
+    def fetch(
+        recipe: debian.Recipe, _root: Path, _progress: Callable[[str], None], daemon: Path | None
+    ) -> Ingredients:
         architectures.append(recipe.architecture)
-        return Ingredients(KERNEL, debian.initial_ramfs(b"busybox"), {"linux": "6.1"})
+        files = {"vmlinuz": KERNEL, "initrd": debian.initial_ramfs(b"busybox")}
+        if recipe is debian.RECIPES["debian-disk"]:
+            files["root.img"] = DISK
+        if recipe is debian.RECIPES["debian-grub"]:
+            files = {"bios.bin": b"bios", "disk.img": DISK}
+        if daemon is not None:
+            files["daemon"] = daemon.read_bytes()
+        return Ingredients(files, {"linux": "6.1"})
 
     monkeypatch.setattr(debian, "fetch", fetch)
     return architectures
@@ -57,6 +67,46 @@ def test_build_is_kept_and_not_fetched_again(empty_cache: Path, fetched: list[st
     assert fetched == ["amd64"]
     assert find("debian").is_built
     assert find("debian").image_spec().file == first / "vmlinuz"
+
+
+def test_guest_with_a_disk_is_built_only_with_it(empty_cache: Path, fetched: list[str]) -> None:
+    directory = build(find("debian-disk"), progress=ignore)
+    guest = find("debian-disk")
+
+    assert guest.is_built
+    assert guest.disks == (directory / "root.img",)
+    assert guest.disks[0].read_bytes() == DISK
+    (directory / "root.img").unlink()
+    assert not guest.is_built
+    build(guest, progress=ignore)
+    assert guest.is_built
+    assert len(fetched) == 2
+
+
+@pytest.mark.usefixtures("empty_cache", "fetched")
+def test_disk_takes_no_space_where_it_is_empty() -> None:
+    directory = build(find("debian-disk"), progress=ignore)
+
+    assert (directory / "root.img").stat().st_blocks * 512 < 64 << 10
+
+
+@pytest.mark.usefixtures("empty_cache", "fetched")
+def test_guest_with_firmware_starts_that_and_not_its_kernel() -> None:
+    directory = build(find("debian-grub"), progress=ignore)
+
+    spec = find("debian-grub").image_spec()
+
+    assert (spec.file, spec.initrd) == (directory / "bios.bin", None)
+
+
+@pytest.mark.usefixtures("empty_cache", "fetched")
+def test_daemon_is_kept_beside_the_disk_that_it_is_on() -> None:
+    guest = find("debian-vuln")
+
+    directory = build(guest, progress=ignore)
+
+    assert guest.daemon is not None
+    assert (directory / "daemon").read_bytes() == guest.daemon.read_bytes()
 
 
 @pytest.mark.usefixtures("empty_cache")
@@ -102,6 +152,26 @@ def test_extra_files_make_another_build_without_another_download(tmp_path: Path,
 
 
 @pytest.mark.usefixtures("empty_cache", "fetched")
+def test_extra_files_of_a_guest_with_a_disk_are_for_its_disk(tmp_path: Path) -> None:
+    program = tmp_path / "tst"
+    program.write_bytes(b"program")
+
+    directory = build(find("debian-disk"), progress=ignore, extra={"/bin/tst": program})
+
+    assert b"extra/bin/tst\0" in (directory / "initrd").read_bytes()
+    assert (directory / "root.img").read_bytes() == DISK
+
+
+@pytest.mark.usefixtures("empty_cache", "fetched")
+def test_guest_that_loads_its_own_initrd_takes_no_extra_files(tmp_path: Path) -> None:
+    program = tmp_path / "tst"
+    program.write_bytes(b"program")
+
+    with pytest.raises(BuildError, match="no initial RAM file system"):
+        build(find("debian-grub"), progress=ignore, extra={"/bin/tst": program})
+
+
+@pytest.mark.usefixtures("empty_cache", "fetched")
 def test_changed_extra_file_makes_another_build(tmp_path: Path) -> None:
     program = tmp_path / "tst"
     program.write_bytes(b"one")
@@ -133,7 +203,7 @@ def test_second_builder_waits_for_the_first_and_finds_its_work(
     def fetch(*_: object) -> Ingredients:
         fetches.append(1)
         assert waiting.wait(60)
-        return Ingredients(KERNEL, b"initrd", {})
+        return Ingredients({"vmlinuz": KERNEL, "initrd": b"initrd"})
 
     monkeypatch.setattr(debian, "fetch", fetch)
     builders = [
@@ -188,6 +258,18 @@ def test_failing_download_is_named_with_what_apt_said(tools: Path) -> None:
     install(tools, "dpkg-deb", "exit 1")
 
     with pytest.raises(BuildError, match="apt-get failed: disk full"):
+        build(find("debian"), progress=ignore)
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_packages_that_apt_leaves_out_are_named(tools: Path) -> None:
+    install(tools, "apt-get", "exit 0")
+    install(tools, "apt-cache", "echo 'Depends: linux-image-6.1.0-9-cloud-amd64 (= 6.1)'")
+    install(tools, "dpkg-deb", "exit 1")
+
+    with pytest.raises(
+        BuildError, match=r"did not deliver busybox-static, linux-image-6\.1\.0-9-cloud-amd64"
+    ):
         build(find("debian"), progress=ignore)
 
 

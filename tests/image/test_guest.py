@@ -74,6 +74,13 @@ def test_full_description_is_read(tmp_path: Path) -> None:
         ('"16M"', '"16M"\n[extra]\n', "extra: unknown key"),
         ('"16M"', '"16M"\n[digests]\n"sample.bin" = "12"', "digests.sample.bin: '12' does not match"),
         ('"16M"', '"16M"\n[build]\nrecipe = "debian"', "exactly one of image.file and build.recipe"),
+        ('"16M"', '"16M"\ndisks = ["gone.img"]', "machine.disks: there is no file 'gone.img'"),
+        ('"16M"', '"16M"\ndisks = ["../other.img"]', "machine.disks: .* does not lie in the directory"),
+        (
+            'file = "sample.bin"',
+            '[build]\nrecipe = "debian"\ndaemon = "d.c"',
+            "build.daemon: there is no file",
+        ),
         ("[image]", "[[image]]", "image: must be a table"),
         ('"sample.bin"', '"../sample/../secret"', "image.file: .* does not lie in the directory"),
         ('"sample.bin"', '"/etc/passwd"', "image.file: .* does not lie in the directory"),
@@ -97,6 +104,29 @@ def test_wrong_description_is_an_error_naming_file_and_key(
         from_directory(directory)
 
     assert str(directory / "guest.toml") in str(caught.value)
+
+
+def test_disks_are_files_beside_the_description(tmp_path: Path) -> None:
+    directory = describe(tmp_path, MINIMAL + 'disks = ["one.img", "two.img"]\n')
+    for name in ("one.img", "two.img"):
+        (directory / name).write_bytes(bytes(512))
+
+    assert from_directory(directory).disks == (directory / "one.img", directory / "two.img")
+
+
+BUILT = MINIMAL.replace('[image]\nfile = "sample.bin"', '[build]\nrecipe = "debian-disk"')
+
+
+def test_disks_of_a_guest_with_a_recipe_are_where_it_is_built(tmp_path: Path, empty_cache: Path) -> None:
+    guest = from_directory(describe(tmp_path, BUILT + 'disks = ["root.img"]\n'))
+
+    assert guest.disks == (empty_cache / "guests" / "sample" / "root.img",)
+
+
+@pytest.mark.parametrize("name", ["../../vmlinuz", "/etc/passwd", ".hidden", ""])
+def test_disks_of_a_guest_with_a_recipe_have_plain_names(tmp_path: Path, name: str) -> None:
+    with pytest.raises(GuestError, match=r"machine\.disks: .* does not match"):
+        from_directory(describe(tmp_path, BUILT + f'disks = ["{name}"]\n'))
 
 
 def test_symbolic_link_out_of_the_directory_is_refused(tmp_path: Path) -> None:
