@@ -57,7 +57,7 @@ def _with_checksum(data: bytes, at: int, checksum: int) -> bytes:
 
 def _checksum(data: bytes) -> int:
     """Return the Internet checksum (RFC 1071) of *data*, which has an even number of bytes."""
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     total = (total & 0xFFFF) + (total >> 16)
     total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
