@@ -58,6 +58,17 @@ def test_a_program_of_the_host_talks_to_a_port_of_the_guest(backend: PasstBacken
         assert client.recv(64) == b"HTTP/1.0 200 OK\r\n\r\n"
 
 
+def test_a_server_in_the_guest_may_speak_first(backend: PasstBackend, port: int) -> None:
+    guest = TinyGuest(backend)
+    guest.find_router()
+
+    with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as client:
+        guest.accept()
+        guest.write(b"220 welcome")
+
+        assert client.recv(64) == b"220 welcome"
+
+
 def test_the_guest_is_offered_the_address_of_qemus_networks(backend: PasstBackend) -> None:
     guest = TinyGuest(backend)
     client, server = ("0.0.0.0", 68), ("255.255.255.255", 67)

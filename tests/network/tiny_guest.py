@@ -48,6 +48,9 @@ class TinyGuest:
         self._expected = segment.sequence + 1
         self._send(wire.SYN | wire.ACK)
         self._next += 1
+        # Only now does a server know of the connection.
+        while (answer := self._segment()[1]).flags & (SYN | ACK) != ACK or answer.acknowledged != self._next:
+            pass
         return self._peer
 
     @property

@@ -4,6 +4,7 @@ backend    what all have in common: a bounded queue, a thread that fills it
 framing    frames on a stream of bytes
 stream     a UNIX socket
 passt      the program passt, which has sockets on the host for what a guest sends
+handshake  what passt leaves out of TCP
 tap        a TAP interface of the host
 played     a capture file, played in by the machine's clock
 spec       the texts that people name them by

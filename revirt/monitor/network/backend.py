@@ -66,6 +66,36 @@ class Backend(Protocol):
         ...
 
 
+class UnpluggedBackend:
+    """No cable: nothing comes, and what is sent is lost."""
+
+    def __init__(self) -> None:
+        self.drops = Drops()
+
+    @property
+    def fault(self) -> str | None:
+        return None
+
+    @property
+    def pending(self) -> bool:
+        return False
+
+    def frames(self, most: int = TAKE_COUNT) -> list[bytes]:  # noqa: ARG002
+        return []
+
+    def due_ns(self) -> int | None:
+        return None
+
+    def take_due(self, now_ns: int) -> list[bytes]:  # noqa: ARG002
+        return []
+
+    def send(self, frame: bytes) -> None:  # noqa: ARG002
+        self.drops.outbound += 1
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
 class LiveBackend(ABC):
     """A backend that reads in a thread of its own; from there it calls *wake* when a frame waits or there is a fault.
 

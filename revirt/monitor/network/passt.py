@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from revirt.errors import HostError
+from revirt.monitor.network.handshake import acknowledgement
 from revirt.monitor.network.stream import StreamBackend
 
 PROGRAM = "passt"
@@ -72,6 +73,12 @@ class PasstBackend(StreamBackend):
             ours.close()
             raise
         super().__init__(wake, PROGRAM, ours)
+
+    def send(self, frame: bytes) -> None:
+        super().send(frame)
+        answer = acknowledgement(frame)
+        if answer is not None:
+            self._arrived([answer])
 
     def _serve(self) -> str | None:
         fault = super()._serve()

@@ -19,7 +19,7 @@ from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 
 from revirt.errors import UsageError
-from revirt.monitor.network.backend import Backend
+from revirt.monitor.network.backend import Backend, UnpluggedBackend
 from revirt.monitor.network.passt import Forward, PasstBackend
 from revirt.monitor.network.played import PlayedBackend
 from revirt.monitor.network.stream import StreamBackend
@@ -70,8 +70,8 @@ def networks_of(nets: Sequence[str], forwards: Sequence[str] = ()) -> tuple[Netw
     return tuple(specs)
 
 
-def open_network(spec: NetworkSpec, wake: Callable[[], None]) -> Backend | None:
-    """Return the backend of *spec*, connected; None for a card without a cable.
+def open_network(spec: NetworkSpec, wake: Callable[[], None]) -> Backend:
+    """Return the backend of *spec*, connected.
 
     *wake* is called, from any thread, when frames wait or its `Backend.fault` is there.  Raises HostError if this host
     cannot do it, CaptureError for a capture file that is none.
@@ -87,7 +87,7 @@ def open_network(spec: NetworkSpec, wake: Callable[[], None]) -> Backend | None:
             return TapBackend(wake, spec.target)
         case "pcap":
             return PlayedBackend(Path(spec.target), spec.at_ns)
-    return None
+    return UnpluggedBackend()
 
 
 def _network(text: str, number: int) -> NetworkSpec:
