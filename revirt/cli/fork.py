@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 
+from revirt.cli.display import desk_of
 from revirt.cli.points import point_of
 from revirt.cli.running import console_of, options_of, run_live
 from revirt.cli.signals import UnwindingStop
@@ -15,7 +17,9 @@ from revirt.fork import Changes, Fork, Patch, received_between
 from revirt.machine.config import ClockMode
 from revirt.monitor.console import NullConsole
 from revirt.monitor.script import ESCAPES_HINT, unescape
+from revirt.monitor.session import RecordOptions
 from revirt.recording import Recording, resolve
+from revirt.recording.machine import machine_of
 from revirt.render import Format, duration, grouped, printable, progress
 
 
@@ -28,7 +32,26 @@ def run(arguments: argparse.Namespace) -> int:
     is_changed = bool(changes.patches or changes.events)
     gives_inputs = is_changed if arguments.inputs is None else arguments.inputs
     # What cannot be done is said before the replay, which may take long.
-    console = console_of(arguments, None, is_alone=gives_inputs)
+    devices = machine_of(recording.path, recording.manifest).devices
+    has_screen = devices.vga or devices.framebuffer is not None
+    with desk_of(arguments, recording.path.name, has_screen=has_screen) as desk:
+        console = console_of(arguments, None, is_alone=gives_inputs, desk=desk)
+        plugs = desk.plug(options.plugs) if desk is not None else options.plugs
+        options = replace(options, plugs=plugs)
+        return _run(arguments, recording, changes, console, options, gives_inputs=gives_inputs)
+
+
+def _run(
+    arguments: argparse.Namespace,
+    recording: Recording,
+    changes: Changes,
+    console: NullConsole,
+    options: RecordOptions,
+    *,
+    gives_inputs: bool,
+) -> int:
+    """Go to where the fork begins, and on from there; return the exit status."""
+    clock = options.clock
     if arguments.output is not None and os.path.lexists(arguments.output):
         raise RecordingExistsError(arguments.output)
     with UnwindingStop() as unwound, progress(recording.path.name) as shown:

@@ -221,6 +221,13 @@ def _add_run(record: Parser, directory: str) -> None:
     ring.add_argument(
         "--after", type=_duration, metavar="TIME", help="end so much of the guest's time after that (10s)"
     )
+    record.add_argument(
+        "--display",
+        action="append",
+        default=[],
+        metavar="WHERE",
+        help="show the screen, and take keys for the keyboard: terminal, vnc or vnc=ADDRESS:PORT (unix:PATH)",
+    )
     typed = record.add_mutually_exclusive_group()
     typed.add_argument("--script", metavar="FILE", help="who types: this script")
     typed.add_argument("--batch", action="store_true", help="who types: the guest's own script, or nobody")

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from functools import partial
 
+from revirt.cli.display import desk_of
 from revirt.cli.plugs import plugs_of
 from revirt.cli.running import console_of, options_of, run_live
 from revirt.errors import UsageError
@@ -20,10 +21,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Record (or just run) a guest; return the exit status."""
     guest = _guest(arguments)
     clock: ClockMode = "virtual" if (arguments.clock or guest.clock) == "virtual" else "host"
-    options = replace(options_of(arguments, clock), plugs=plugs_of(arguments, guest))
-    return run_live(
-        arguments, guest.name, console_of(arguments, guest.script), options, partial(record, guest)
-    )
+    plugs = plugs_of(arguments, guest)
+    has_screen = plugs.vga or plugs.framebuffer is not None
+    with desk_of(arguments, guest.name, has_screen=has_screen) as desk:
+        plugs = desk.plug(plugs) if desk is not None else plugs
+        options = replace(options_of(arguments, clock), plugs=plugs)
+        console = console_of(arguments, guest.script, desk=desk)
+        return run_live(arguments, guest.name, console, options, partial(record, guest))
 
 
 def _guest(arguments: argparse.Namespace) -> Guest:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from revirt.cli.display import Desk
 from revirt.cli.signals import OrderlyStop
 from revirt.errors import RecordingExistsError, RevirtError, UsageError
 from revirt.image import parse_size
@@ -239,14 +240,23 @@ def _can_be_replayed(path: Path) -> bool:
         return False
 
 
-def console_of(arguments: argparse.Namespace, script: Path | None, *, is_alone: bool = False) -> NullConsole:
+def console_of(
+    arguments: argparse.Namespace,
+    script: Path | None,
+    *,
+    is_alone: bool = False,
+    desk: Desk | None = None,
+) -> NullConsole:
     """Return who types: a person, a script, a pipe or nobody; see docs/cli.md.
 
-    *script* is what the guest comes with; *is_alone* says that without a person or an option nobody types.
+    *script* is what the guest comes with; *is_alone* says that without a person or an option nobody types.  *desk* has
+    the machine's keyboard and screen.
     """
+    if desk is not None and desk.console is not None:
+        return desk.console
     output = None if arguments.form is Format.JSON else sys.stdout.buffer
     if arguments.script is not None:
-        return ScriptedConsole(Script.load(_script_path(arguments.script, script)), output)
+        return ScriptedConsole(Script.load(_script_path(arguments.script, script)), output, hands=desk)
     if arguments.stdin:
         if sys.stdin is None:
             raise UsageError("--stdin: standard input is closed")
@@ -254,7 +264,7 @@ def console_of(arguments: argparse.Namespace, script: Path | None, *, is_alone: 
     if output is not None and not arguments.batch and is_terminal(sys.stdin) and is_terminal(sys.stdout):
         return TerminalConsole(output, sys.stdin.fileno())
     if script is not None:
-        return ScriptedConsole(Script.load(script), output)
+        return ScriptedConsole(Script.load(script), output, hands=desk)
     if arguments.batch or is_alone or sys.stdin is None or is_terminal(sys.stdin):
         return NullConsole(output)
     return PipeConsole(sys.stdin.fileno(), output)

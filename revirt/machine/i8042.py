@@ -135,15 +135,20 @@ class I8042:
         self._reset_cpu = reset
         self._state = I8042State()
 
+    @property
+    def room(self) -> int:
+        """How many scan codes `press` takes now."""
+        return PRESSES - len(self._state.presses) if self._state.scanning else 0
+
     def press(self, scancodes: bytes) -> int:
         """Let the keyboard send *scancodes* (of set 2); return how many were taken.
 
         None are taken while the guest has stopped the keyboard from scanning, and at most ``PRESSES`` wait.
         """
         s = self._state
-        if not s.scanning:
+        taken = min(len(scancodes), self.room)
+        if not taken:
             return 0
-        taken = min(len(scancodes), PRESSES - len(s.presses))
         s.presses += scancodes[:taken]
         self._fill()
         return taken

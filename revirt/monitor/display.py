@@ -19,6 +19,8 @@ from revirt.machine.machine import Machine
 from revirt.screen import Screen, TextScreen, screen_of
 
 INTERVAL_S = 0.04
+TEXT_BRANCHES = 500_000
+"""Branches that a guest which does not sleep runs before its screen is read again for its text."""
 
 
 class Viewer(Protocol):
@@ -55,6 +57,8 @@ class Display:
         self._branches = -1
         self._read_s = float("-inf")
         self._is_owed = False
+        self._text = ""
+        self._text_branches = -TEXT_BRANCHES
 
     def attach(self, machine: Machine, wake: Callable[[], None]) -> None:
         """Take the machine that is shown."""
@@ -84,9 +88,19 @@ class Display:
         return self._machine.clock.now_ns + int(left_s * 1e9) + 1
 
     def text(self) -> str:
-        """Return what stands on the machine's screen, lines as they are shown; nothing for a screen of pixels."""
-        screen = self._look()
-        return screen.text() if isinstance(screen, TextScreen) else ""
+        """Return what stands, or shortly stood, on the machine's screen, as lines; nothing for a screen of pixels.
+
+        When it is read depends on the guest alone, not on the host's time or on who looks.
+        """
+        machine = self._machine
+        if machine is not None:
+            branches = machine.core.branches
+            is_due = machine.halted or not branches - TEXT_BRANCHES < self._text_branches
+            if is_due and branches != self._text_branches:
+                screen = screen_of(machine)
+                self._text = screen.text() if isinstance(screen, TextScreen) else ""
+                self._text_branches = branches
+        return self._text
 
     def close(self) -> None:
         """Let all viewers end."""

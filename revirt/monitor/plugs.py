@@ -10,6 +10,7 @@ from typing import Self
 from revirt.errors import UsageError
 from revirt.image.base import BaseImage, Progress
 from revirt.machine.devices import BLOCK_SIZE, Devices, Disk, Framebuffer, Nic
+from revirt.monitor.display import Display
 from revirt.monitor.sources import (
     DiskSource,
     EntropySource,
@@ -42,7 +43,7 @@ class NicPlug:
 
 @dataclass(frozen=True, slots=True)
 class Plugs:
-    """All that is plugged; *keys* are pressed on the keyboard."""
+    """All that is plugged; *keys* are pressed on the keyboard, and *display* shows the screen."""
 
     nics: tuple[NicPlug, ...] = ()
     disks: tuple[DiskPlug, ...] = ()
@@ -52,6 +53,7 @@ class Plugs:
     console: bool = False
     firmware: bool = False
     keys: KeySource | None = None
+    display: Display | None = None
 
 
 class Plugged:
@@ -96,6 +98,8 @@ class Plugged:
                 sources.append(NetSource(number, nic.plug))
         if plugs.keys is not None:
             sources.append(plugs.keys)
+        if plugs.display is not None:
+            sources.append(plugs.display)
         return sources
 
 

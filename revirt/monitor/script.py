@@ -4,6 +4,9 @@ r"""Console scripts: what to wait for and what to type, without a person.
     timeout 20              seconds that each line below may take (60 unless told)
     expect "login: "        wait until the guest has sent this, after what the last expect matched
     send "root\n"           type this
+    type "root\n"           type this on the keyboard
+    press ctrl-alt-delete   press these keys of it together
+    expect-screen "login:"  wait until this stands in a line of the machine's screen
     quit                    end the run here
 
 Texts stand in double quotes and take C's escapes: \n \r \t \a \b \f \v \e \0 \\ \" \' \? \ooo, and \x with
@@ -11,9 +14,9 @@ exactly two digits (so that text may follow).  They are UTF-8.
 
 How a script ends:
 - ``quit`` ends the run there and then.
-- After an ``expect`` in the last line the guest may finish what it is doing: the run ends when the guest ends
-  by itself or goes idle, or is still busy a second later.
-- After a ``send`` in the last line the guest has to end by itself, within the time-out.
+- After an ``expect`` or ``expect-screen`` in the last line the guest may finish what it is doing: the run
+  ends when the guest ends by itself or goes idle, or is still busy a second later.
+- After a ``send``, ``type`` or ``press`` in the last line the guest has to end by itself, within the time-out.
 
 Rules:
 - A script only reacts: what it types, and when, depends on nothing but what the guest has sent.  The moment
@@ -29,10 +32,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from revirt.errors import GuestError, ScriptError
 from revirt.monitor.console import NullConsole
+from revirt.monitor.keyboard import chord, typed
 from revirt.render import escape
 
 DEFAULT_TIMEOUT_S = 60.0
@@ -82,6 +86,22 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class Press:
+    """Press keys: the keyboard sends *scancodes*."""
+
+    line: int
+    scancodes: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectScreen:
+    """Wait until *text* stands in a line of the screen."""
+
+    line: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Timeout:
     """Allow *seconds* for each line from here on."""
 
@@ -96,7 +116,19 @@ class Quit:
     line: int
 
 
-Command = Expect | Send | Timeout | Quit
+Command = Expect | Send | Press | ExpectScreen | Timeout | Quit
+
+
+class Hands(Protocol):
+    """Who sits before the machine: presses its keys, and reads its screen."""
+
+    def press(self, scancodes: bytes) -> None:
+        """Let the keyboard send *scancodes* of set 2."""
+        ...
+
+    def text(self) -> str:
+        """Return what stands on the screen, line by line."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,23 +168,40 @@ class Script:
                 if commands and isinstance(commands[-1], Quit):
                     raise ScriptError("nothing can follow quit", path=path, line=number)
                 commands.append(_command(line, number, path))
-        if not any(isinstance(command, Expect | Send | Quit) for command in commands):
+        if all(isinstance(command, Timeout) for command in commands):
             hint = 'it wants lines such as expect "text"'
             raise ScriptError("the script does nothing", path=path, line=1, hint=hint)
         return cls(path, tuple(commands))
 
+    @property
+    def first_of_hands(self) -> int | None:
+        """The first line that needs a keyboard or a screen, None if there is none."""
+        needed = (each.line for each in self.commands if isinstance(each, Press | ExpectScreen))
+        return next(needed, None)
+
 
 class ScriptedConsole(NullConsole):
-    """Runs *script*; what the guest sends goes to *output*, or nowhere.
+    """Runs *script*; what the guest sends goes to *output*, or nowhere, keys are pressed by *hands*.
 
-    Time-outs count from the creation of the console, then from the last line done, in seconds by *now*.
+    Time-outs count from the creation of the console, then from the last line done, in seconds by *now*.  Raises
+    ScriptError for a script that needs hands and has none.
     """
 
     def __init__(
-        self, script: Script, output: BinaryIO | None = None, *, now: Callable[[], float] = time.monotonic
+        self,
+        script: Script,
+        output: BinaryIO | None = None,
+        *,
+        hands: Hands | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
+        if hands is None and (line := script.first_of_hands) is not None:
+            raise ScriptError(
+                "the machine has no screen and keyboard", path=script.path, line=line, hint="give it a --vga"
+            )
         super().__init__(output)
         self._script = script
+        self._hands = hands
         self._now = now
         self._next = 0
         self._unmatched = b""
@@ -160,13 +209,15 @@ class ScriptedConsole(NullConsole):
         self._typed = b""
         self._has_quit = False
         # Whether the guest may end, or not, once the last line is done.
-        self._ends_softly = isinstance([c for c in script.commands if not isinstance(c, Timeout)][-1], Expect)
+        last = [each for each in script.commands if not isinstance(each, Timeout)][-1]
+        self._ends_softly = isinstance(last, Expect | ExpectScreen)
         self._timeout_s = DEFAULT_TIMEOUT_S
         self._progress_s = now()
         self._advance()
 
     @property
     def pending(self) -> bool:
+        self._look()
         return bool(self._typed) or self._is_late
 
     @property
@@ -193,6 +244,7 @@ class ScriptedConsole(NullConsole):
         return b""
 
     def wait(self, timeout_s: float | None) -> None:
+        self._look()
         if self._is_ending:
             self._has_quit = True
         if self._typed or self.finished is not None:
@@ -222,14 +274,27 @@ class ScriptedConsole(NullConsole):
                     if not self._match(text):
                         return
                     self._progress_s = self._now()
+                case ExpectScreen(text=wanted):
+                    assert self._hands is not None
+                    if not any(wanted in line for line in self._hands.text().splitlines()):
+                        return
+                    self._progress_s = self._now()
                 case Send(text=text):
                     self._typed += text
+                case Press(scancodes=scancodes):
+                    assert self._hands is not None
+                    self._hands.press(scancodes)
                 case Timeout(seconds=seconds):
                     self._timeout_s = seconds
                 case Quit():
                     self._has_quit = True
             self._next += 1
         self._unmatched = b""
+
+    def _look(self) -> None:
+        """Go on if what is waited for stands on the screen."""
+        if not self._is_done and isinstance(self._script.commands[self._next], ExpectScreen):
+            self._advance()
 
     def _match(self, text: bytes) -> bool:
         before, found, after = self._unmatched.partition(text)
@@ -245,7 +310,13 @@ class ScriptedConsole(NullConsole):
         seconds = f"{self._timeout_s:g} s"
         if not self._is_done:
             waiting = self._script.commands[self._next]
-            assert isinstance(waiting, Expect)
+            assert isinstance(waiting, Expect | ExpectScreen)
+            if isinstance(waiting, ExpectScreen):
+                assert self._hands is not None
+                shown = [each.rstrip() for each in self._hands.text().splitlines() if each.strip()]
+                hint = f'the screen\'s last line: "{shown[-1]}"' if shown else "the screen is empty"
+                problem = f'timed out: "{waiting.text}" did not stand on the screen within {seconds}'
+                return ScriptError(problem, path=self._script.path, line=waiting.line, hint=hint)
             problem = f'timed out: "{escape(waiting.text)}" did not come within {seconds}'
             return ScriptError(problem, path=self._script.path, line=waiting.line, hint=hint)
         problem = f"the guest runs on {seconds} after the last line"
@@ -256,7 +327,7 @@ class ScriptedConsole(NullConsole):
 def _command(line: str, number: int, path: str) -> Command:
     match = _LINE.fullmatch(line)
     if match is None:
-        hint = 'write expect "TEXT", send "TEXT", timeout SECONDS or quit'
+        hint = 'write as expect "TEXT", send "TEXT", press KEYS, timeout SECONDS or quit'
         raise ScriptError("malformed line", path=path, line=number, hint=hint)
     word, argument = match["word"], match["argument"]
     match word:
@@ -264,13 +335,19 @@ def _command(line: str, number: int, path: str) -> Command:
             return Expect(number, _text(word, argument, number, path))
         case "send":
             return Send(number, _text(word, argument, number, path))
+        case "expect-screen":
+            return ExpectScreen(number, _characters(word, argument, number, path))
+        case "type":
+            return _press(number, path, typed, _characters(word, argument, number, path))
+        case "press":
+            return _press(number, path, chord, argument or "")
         case "timeout":
             return Timeout(number, _seconds(argument, number, path))
         case "quit":
             if argument is not None:
                 raise ScriptError("quit takes nothing", path=path, line=number)
             return Quit(number)
-    hint = "the commands are expect, send, timeout and quit"
+    hint = "the commands are expect, send, expect-screen, type, press, timeout and quit"
     raise ScriptError(f"no command is called {word!r}", path=path, line=number, hint=hint)
 
 
@@ -285,6 +362,20 @@ def _text(word: str, argument: str | None, number: int, path: str) -> bytes:
     if not data:
         raise ScriptError(f"{word} wants a text that is not empty", path=path, line=number)
     return data
+
+
+def _characters(word: str, argument: str | None, number: int, path: str) -> str:
+    try:
+        return _text(word, argument, number, path).decode()
+    except UnicodeDecodeError as error:
+        raise ScriptError(f"{word} wants a text in UTF-8", path=path, line=number) from error
+
+
+def _press(number: int, path: str, codes_of: Callable[[str], bytes], text: str) -> Press:
+    try:
+        return Press(number, codes_of(text))
+    except ValueError as error:
+        raise ScriptError(str(error), path=path, line=number) from error
 
 
 def unescape(text: str) -> bytes:

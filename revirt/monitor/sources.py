@@ -214,25 +214,41 @@ class EntropySource:
 
 
 class KeySource:
-    """Keys that are pressed on the keyboard: ``press`` may be called from any thread."""
+    """Keys that are pressed on the keyboard: ``press`` may be called from any thread.
+
+    They wait while the guest does not listen to its keyboard, or has not read what came before.
+    """
 
     answers = False
-    _WAITING = 4096
+    _WAITING = 16 << 10
+    _AT_ONCE = 256
 
     def __init__(self) -> None:
-        self._codes: deque[bytes] = deque(maxlen=self._WAITING)
+        self._codes = bytearray()
+        self._lock = threading.Lock()
+        self._machine: Machine | None = None
         self._wake: Wake = lambda: None
 
-    def attach(self, _machine: Machine, wake: Wake) -> None:
+    def attach(self, machine: Machine, wake: Wake) -> None:
+        self._machine = machine
         self._wake = wake
 
     def press(self, scancodes: bytes) -> None:
-        """Let the keyboard send *scancodes*, of set 2; what nobody takes is lost, the oldest first."""
-        self._codes.append(scancodes)
+        """Let the keyboard send *scancodes*, of set 2, or nothing of them if so much waits that they have no room."""
+        with self._lock:
+            if len(self._codes) + len(scancodes) > self._WAITING:
+                return
+            self._codes += scancodes
         self._wake()
 
     def take(self) -> Sequence[Arrival]:
-        return (Keys(self._codes.popleft()),) if self._codes else ()
+        assert self._machine is not None
+        if not self._codes:
+            return ()
+        with self._lock:
+            taken = bytes(self._codes[: min(self._AT_ONCE, self._machine.board.i8042.room)])
+            del self._codes[: len(taken)]
+        return (Keys(taken),) if taken else ()
 
     def due_ns(self) -> int | None:
         return None
