@@ -155,6 +155,19 @@ def test_nothing_arrives_before_the_driver_is_ready_or_without_bus_mastering(dri
     assert driver.used(RECEIVE) == []
 
 
+def test_the_driver_is_asked_to_tell_of_buffers_when_none_are_left(driver_of, make):
+    driver = driver_of(make).start()
+    ring = driver.rings[RECEIVE]
+    avail_event = ring.used + 4 + 8 * ring.size
+    for _ in range(2):
+        driver.offer(RECEIVE, writable=[2000])
+
+    driver.pc.function.receive(FRAME)
+    assert driver.pc.u16(avail_event) == 0
+    driver.pc.function.receive(FRAME)
+    assert driver.pc.u16(avail_event) == 2
+
+
 @pytest.mark.parametrize("event_index", [False, True])
 def test_a_driver_that_polls_is_not_interrupted(driver_of, make, event_index):
     driver = driver_of(make).start(~0 if event_index else ~EVENT_IDX)
