@@ -128,6 +128,9 @@ class Net(VirtioFunction):
             chain.write(0, rest[:written])
             queue.push(chain.head, written)
             rest = rest[written:]
+        if not queue.available():
+            # The next buffer is worth a notification: frames may wait for it.
+            queue.listen()
         return True
 
     def _serve(self, index: int) -> None:
