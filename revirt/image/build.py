@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from revirt.errors import BuildError
-from revirt.image import cpio, debian
+from revirt.image import cpio, debian, programs
 from revirt.image.cache import (
     BUILD_FILE,
     INITRD_FILE,
@@ -47,7 +47,7 @@ def build(
     Raises BuildError if the guest has no recipe or cannot be built, ImageError if an extra file cannot be
     read.
     """
-    recipe = debian.RECIPES.get(guest.recipe or "")
+    recipe = debian.RECIPES.get(guest.recipe or "") or programs.RECIPES.get(guest.recipe or "")
     if recipe is None:
         raise BuildError(
             f"{guest.name} has no recipe revirt knows; there is nothing to build",
@@ -59,7 +59,10 @@ def build(
         with _locked(progress):
             if force or not is_complete_build(directory, guest.built_files):
                 apt_root = cache_directory() / "apt" / recipe.architecture
-                made = debian.fetch(recipe, apt_root, progress, guest.daemon)
+                if isinstance(recipe, programs.Recipe):
+                    made = programs.fetch(recipe, apt_root, progress)
+                else:
+                    made = debian.fetch(recipe, apt_root, progress, guest.daemon)
                 _store(directory, made.files, {"packages": made.packages})
             return _with_extra(directory, files) if files else directory
     except OSError as error:

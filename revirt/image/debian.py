@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from revirt.image import cpio, grub, initrd, modules, root
+from revirt.image import cpio, grub, initrd, modules, root, seabios
 from revirt.image.apt import Package, PackageIndex, members, read_member
 from revirt.image.cache import FIRMWARE_FILE, INITRD_FILE, KERNEL_FILE
 from revirt.image.compiler import compile_daemon
@@ -21,7 +21,6 @@ ROOT_FILE = "root.img"
 """The disk of a guest whose kernel is started directly: a file system."""
 DISK_FILE = "disk.img"
 """The disk of a guest that boots like a PC: a partition table, and a file system in the first partition."""
-VIDEO_FILE = "vgabios.bin"
 DAEMON_FILE = "daemon"
 
 _INIT = f"""\
@@ -38,13 +37,9 @@ poweroff -f
 """
 _DIRECTORIES = ("bin", "dev", "etc", "proc", "root", "sbin", "sys", "tmp", "usr", "usr/bin", "usr/sbin")
 _BUSYBOX = "busybox-static"
-_SEABIOS = "seabios"
 _KERNEL_PACKAGE = r"linux-image-\d[\w.+-]*"
 _KERNEL_FILE = r"boot/vmlinuz-.*"
 _BUSYBOX_FILE = r"(usr/)?bin/busybox"
-# The one of 256 KiB has everything; the other lacks what would not fit, and differs between releases.
-_FIRMWARE = r"usr/share/seabios/bios-256k\.bin"
-_VIDEO_FIRMWARE = r"usr/share/seabios/vgabios-isavga\.bin"
 
 _DISK_SIZE = 64 << 20
 _ROOT_UUID = "72657669-7274-4000-8000-000000000001"
@@ -138,10 +133,8 @@ def grub_guest(sources: Sources) -> dict[str, bytes]:
         *(cpio.regular(name.lstrip("/"), data) for name, data in boot.items()),
     ]
     partition = make_file_system(entries, _DISK_SIZE, _ROOT_UUID, sources.toolbox)
-    firmware = sources.others[_SEABIOS]
     return {
-        FIRMWARE_FILE: read_member(firmware, _FIRMWARE),
-        VIDEO_FILE: read_member(firmware, _VIDEO_FIRMWARE),
+        FIRMWARE_FILE: seabios.firmware_of(sources.others[seabios.PACKAGE]),
         DISK_FILE: grub.make_disk(partition, sources.toolbox),
     }
 
@@ -172,5 +165,5 @@ RECIPES = {
     "debian": _amd64(ram_guest),
     "debian-i386": Recipe("i386", ("linux-image-686", "linux-image-686-pae"), ram_guest),
     "debian-disk": _amd64(disk_guest),
-    "debian-grub": _amd64(grub_guest, (_SEABIOS,)),
+    "debian-grub": _amd64(grub_guest, (seabios.PACKAGE,)),
 }

@@ -72,10 +72,14 @@ class ModernRegisters:
         self._function = function
 
     def read(self, offset: int, size: int) -> int:
-        """Return *size* bytes from *offset*; zero where that is no register of this size."""
+        """Return *size* bytes from *offset*; zero where that is no register of this size.
+
+        Of the features that is also their low part: iPXE reads 16 of these 32 bits, against 4.1.3.1.
+        """
         f = self._function
         if offset < ISR:
-            return self._read_common(offset, size)
+            width = 4 if (offset, 4) in (DEVICE_FEATURE, DRIVER_FEATURE) else size
+            return self._read_common(offset, width) & (1 << 8 * size) - 1
         if offset < DEVICE:
             return f.take_isr() if (offset, size) == (ISR, 1) else 0
         if offset < NOTIFY:
