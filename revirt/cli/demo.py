@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import revirt
-from revirt.errors import RecordingExistsError, RevirtError
+from revirt.errors import DivergenceError, RecordingExistsError, RevirtError
 from revirt.image import Guest, find
 from revirt.machine.config import ClockMode
 from revirt.monitor.console import NullConsole
@@ -29,7 +30,7 @@ from revirt.recording import Recording
 from revirt.render import Format, emit, grouped, printable, size, styled
 
 _RUNS: tuple[tuple[str, ClockMode], ...] = (("vuln", "virtual"), ("timer", "host"), ("race", "host"))
-_REPLAY_TIMEOUT_S = 600
+_TIMEOUT_S = 600
 _SHOWN_LINES = 2
 _MILLION = 1_000_000
 
@@ -53,20 +54,47 @@ class DemoRow:
     replay_seconds: float
 
 
+@dataclass(slots=True)
+class Place:
+    """Where a demonstration leaves its recordings, and whether they stay."""
+
+    path: Path
+    is_kept: bool
+
+
+@contextmanager
+def placed(output: Path | None) -> Iterator[Place]:
+    """Make a directory for a demonstration: *output*, or one that goes unless somebody says that it is kept.
+
+    Raises RecordingExistsError if *output* exists.
+    """
+    place = Place(output or Path(tempfile.mkdtemp(prefix="revirt-demo-")), output is not None)
+    if output is not None:
+        _make(output)
+    try:
+        yield place
+    except BaseException:
+        place.is_kept |= any(place.path.iterdir())
+        raise
+    finally:
+        if not place.is_kept:
+            shutil.rmtree(place.path)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Record and replay the demonstration; return 0 if every replay was exact."""
-    directory = arguments.output or Path(tempfile.mkdtemp(prefix="revirt-demo-"))
-    if arguments.output is not None:
-        _make(directory)
-    is_exact = _demonstrate(directory, arguments.form)
-    # A replay that differs leaves its recording behind, to be looked into.
-    is_kept = arguments.output is not None or not is_exact
-    if not is_kept:
-        shutil.rmtree(directory)
-    if arguments.form is Format.TABLE:
-        print("every replay was exact" if is_exact else "NOT every replay was exact")
-        if is_kept:
-            print(f"the recordings are in {printable(str(directory))}")
+    if arguments.network:
+        from revirt.cli import demo_network
+
+        return demo_network.run(arguments)
+    with placed(arguments.output) as place:
+        is_exact = _demonstrate(place.path, arguments.form)
+        # A replay that differs leaves its recording behind, to be looked into.
+        place.is_kept |= not is_exact
+        if arguments.form is Format.TABLE:
+            print("every replay was exact" if is_exact else "NOT every replay was exact")
+            if place.is_kept:
+                print(f"the recordings are in {printable(str(place.path))}")
     return 0 if is_exact else 1
 
 
@@ -86,7 +114,7 @@ def demo_rows(directory: Path) -> Iterator[DemoRow]:
     for name, clock in _RUNS:
         guest = find(name)
         summary = record(guest, _console(guest), RecordOptions(clock=clock), directory / name)
-        report = _replay(directory / name)
+        report = replay_report(directory / name)
         yield DemoRow(
             guest=name,
             proves=guest.summary,
@@ -115,18 +143,41 @@ def _console(guest: Guest) -> NullConsole:
     return NullConsole() if guest.script is None else ScriptedConsole(Script.load(guest.script))
 
 
-def _replay(path: Path) -> dict[str, Any]:
-    """Replay the recording in a new process and return what its ``--json`` says."""
-    command = [sys.executable, "-P", "-m", "revirt", "replay", str(path), "--json"]
+def revirt_process(*command: str) -> subprocess.Popen[str]:
+    """Start ``revirt`` with the arguments *command* in a new process."""
     # The same revirt as this one, whatever the current directory holds.
     env = {**os.environ, "PYTHONPATH": str(Path(revirt.__file__).parent.parent)}
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=_REPLAY_TIMEOUT_S, check=False, env=env
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "revirt", *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
     )
-    try:
-        report: dict[str, Any] = json.loads(done.stdout)
-    except ValueError as error:
-        raise RevirtError(f"the replay of {path} failed: {done.stderr.strip()[-500:]}") from error
+
+
+def run_revirt(*command: str, status: int = 0) -> str:
+    """Run ``revirt`` in a new process and return what it printed; raises RevirtError if it fails.
+
+    It fails with an exit status that is neither 0 nor *status*.
+    """
+    with revirt_process(*command) as process:
+        try:
+            printed, problem = process.communicate(timeout=_TIMEOUT_S)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode not in (0, status):
+        raise RevirtError(f"revirt {command[0]} failed: {problem.strip()[-500:]}")
+    return printed
+
+
+def replay_report(path: Path) -> dict[str, Any]:
+    """Replay the recording in a new process and return what its ``--json`` says."""
+    report: dict[str, Any] = json.loads(
+        run_revirt("replay", str(path), "--json", status=DivergenceError.exit_status)
+    )
     return report
 
 

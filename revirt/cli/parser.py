@@ -83,6 +83,11 @@ def _command(
 def _add_demo(commands: Commands[Parser]) -> None:
     demo = _command(commands, "demo", "demo", "Record bundled guests and replay each in a new process")
     demo.add_argument("-o", dest="output", type=Path, metavar="DIR", help="keep the recordings here")
+    demo.add_argument(
+        "--network",
+        action="store_true",
+        help="a Debian that is attacked over TCP (wants passt, and packages)",
+    )
     _add_json(demo)
 
 
