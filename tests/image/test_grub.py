@@ -16,9 +16,9 @@ def test_boot_sector_keeps_its_code_and_has_one_active_partition() -> None:
     assert sector[0x1FE:] == b"\x55\xaa"
 
 
-def test_menu_boots_by_itself_and_shows_on_both_consoles() -> None:
+def test_menu_boots_by_itself_and_starts_the_kernel_of_the_partition() -> None:
     text = configuration("root=/dev/vda1 console=ttyS0")
 
     assert "set timeout=1\n" in text
-    assert "terminal_output serial console\n" in text
     assert "linux /boot/vmlinuz root=/dev/vda1 console=ttyS0\n" in text
+    assert "initrd /boot/initrd\n" in text

@@ -69,6 +69,7 @@ def test_modules_are_loaded_in_their_order() -> None:
 
     archive = root_mounter(BUSYBOX, drivers)
 
-    listed = re.findall(rb"modules/[^\0]+", archive)
+    listed = re.findall(rb"modules/\d[^\0]+", archive)
     assert listed == sorted(listed)
+    assert len(listed) == 11
     assert listed[0] == b"modules/00-zebra.ko"
