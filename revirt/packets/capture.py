@@ -42,6 +42,7 @@ _SECTION_START = b"\x0a\x0d\x0d\x0a"
 _BYTE_ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
 _LARGEST_BLOCK = LARGEST_FRAME + (1 << 16)  # of those that are looked into; options are small
 _OPTION_END, _OPTION_RESOLUTION, _OPTION_OFFSET = 0, 9, 14
+_PACKET_FLAGS, _DIRECTION, _OUTBOUND = 2, 3, 2  # epb_flags and pack_flags
 _SKIPPED_AT_ONCE = 1 << 16
 
 
@@ -54,10 +55,14 @@ class CaptureError(RevirtError):
 
 
 class CapturedFrame(NamedTuple):
-    """A frame as far as it was captured, and when that was: nanoseconds since 1970."""
+    """A frame as far as it was captured, and when that was: nanoseconds since 1970.
+
+    ``is_outbound`` tells that whoever captured it sent it, where the file says so.
+    """
 
     time_ns: int
     data: bytes
+    is_outbound: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +223,9 @@ class CaptureReader:
         self._check_frame(size)
         if size > len(body) - layout.size:
             raise self._error(f"a frame of {size} bytes in a block that holds {len(body) - layout.size}")
-        return CapturedFrame(time_ns, body[layout.size : layout.size + size])
+        end = layout.size + size
+        is_outbound = kind != _SIMPLE_PACKET and _is_outbound(order, body[end + -size % 4 :])
+        return CapturedFrame(time_ns, body[layout.size : end], is_outbound)
 
     # -- both ------------------------------------------------------------------------------------------------------
 
@@ -249,6 +256,14 @@ class CaptureReader:
 
     def _error(self, problem: str, hint: str = "") -> CaptureError:
         return CaptureError(self.path, problem, hint=hint)
+
+
+def _is_outbound(order: str, options: bytes) -> bool:
+    for code, value in _options(order, options):
+        if code == _PACKET_FLAGS and len(value) == 4:
+            (flags,) = struct.unpack(order + "I", value)
+            return bool(flags & _DIRECTION == _OUTBOUND)
+    return False
 
 
 def _options(order: str, data: bytes) -> Iterator[tuple[int, bytes]]:

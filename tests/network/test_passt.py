@@ -78,6 +78,12 @@ def test_the_guest_is_offered_the_address_of_qemus_networks(backend: PasstBacken
     assert summarize(guest.read()) == f"DHCP OFFER of 52:54:00:12:34:56 gives {ADDRESS}"
 
 
+def test_the_hosts_own_hardware_address_is_not_told(backend: PasstBackend) -> None:
+    answer = TinyGuest(backend).find_router()
+
+    assert summarize(wire.ethernet(answer, 0x0806)) == "ARP 10.0.2.2 is at 52:55:0a:00:02:02"
+
+
 def test_it_does_not_run_as_root_and_ends_with_the_network(backend: PasstBackend) -> None:
     process = backend._process._process
     status = Path(f"/proc/{process.pid}/status").read_text()

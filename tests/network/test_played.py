@@ -93,6 +93,18 @@ def test_what_no_card_takes_is_dropped(file: Path, play: Play) -> None:
     assert backend.drops.inbound == 2
 
 
+def test_what_was_sent_where_it_was_captured_is_not_played(file: Path, play: Play) -> None:
+    with open(file, "wb") as out:
+        writer = CaptureWriter(out)
+        for number in range(4):
+            writer.write(0, number * MS, FRAMES[number], is_inbound=number % 2 == 1, comment="")
+    backend = play(file)
+
+    assert backend.due_ns() == 1 * MS
+    assert backend.take_due(10 * MS) == [FRAMES[1], FRAMES[3]]
+    assert backend.drops.inbound == 0
+
+
 def test_a_file_that_goes_wrong_is_played_up_to_there(file: Path, play: Play) -> None:
     write(file, (0, FRAMES[0]), (5, FRAMES[1]))
     file.write_bytes(file.read_bytes()[:-1])

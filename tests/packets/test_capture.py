@@ -74,6 +74,10 @@ def test_files_of_every_form_come_back_as_another_program_writes_them(
     unit_ns = 1000 if form == "pcap" else 1
     assert [frame.data for frame in found] == FRAMES
     assert [frame.time_ns for frame in found] == [ns // unit_ns * unit_ns for ns in TIMES_NS]
+    # Of pcapng alone the direction is a part.
+    assert [frame.is_outbound for frame in found] == [
+        form == "pcapng" and number % 3 != 0 for number in range(5)
+    ]
 
 
 def test_a_file_that_was_typed_is_read(file: Path, tmp_path: Path) -> None:

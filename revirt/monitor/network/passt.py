@@ -28,6 +28,9 @@ from revirt.monitor.network.stream import StreamBackend
 
 PROGRAM = "passt"
 GUEST_ADDRESS, NETMASK, ROUTER_ADDRESS = "10.0.2.15", "24", "10.0.2.2"
+NAME_SERVER_ADDRESS = "10.0.2.3"
+"""The first name server of the host, wherever that is.  By DHCP the guest is told of those that are not on loopback."""
+ROUTER_MAC = "52:55:0a:00:02:02"
 MTU = 1500
 """passt would have the guest send frames of 64 KiB."""
 
@@ -166,6 +169,7 @@ def _options(fd: int, started: Path, forwards: Sequence[Forward]) -> Iterator[st
     yield from ("--foreground", "--quiet", "--stderr", "--fd", str(fd), "--pid", str(started))
     yield from ("--ipv4-only", "--no-map-gw", "--mtu", str(MTU))
     yield from ("--address", GUEST_ADDRESS, "--netmask", NETMASK, "--gateway", ROUTER_ADDRESS)
+    yield from ("--mac-addr", ROUTER_MAC, "--dns-forward", NAME_SERVER_ADDRESS, "--no-dhcp-search")
     for forward in forwards:
         option = "--tcp-ports" if forward.protocol == "tcp" else "--udp-ports"
         yield from (option, f"{forward.address}/{forward.port}:{forward.guest_port}")

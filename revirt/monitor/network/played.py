@@ -16,9 +16,10 @@ _LATEST_NS = 1 << 62
 class PlayedBackend:
     """Plays the capture file at *path*: its first frame when the machine's time is *at_ns*.
 
-    What the guest sends goes nowhere.  A frame that was captured before the one before it comes with that; one that no
-    card takes, for its size, is dropped.  Raises CaptureError if the file cannot be read; what is wrong further on
-    ends the playing there, as `fault`.
+    What the guest sends goes nowhere; nor is played what the file says was sent there, so that what `revirt net` wrote
+    of a guest is what another guest is sent.  A frame that was captured before the one before it comes with that; one
+    that no card takes, for its size, is dropped.  Raises CaptureError if the file cannot be read; what is wrong further
+    on ends the playing there, as `fault`.
     """
 
     def __init__(self, path: Path, at_ns: int = 0) -> None:
@@ -72,6 +73,8 @@ class PlayedBackend:
         """Return the next frame that a card can take, None behind the last, and note when it is due."""
         for frame in self._frames:
             self._note_time(frame)
+            if frame.is_outbound:
+                continue
             if LEAST_FRAME <= len(frame.data) <= LARGEST_FRAME:
                 return frame.data
             self.drops.inbound += 1

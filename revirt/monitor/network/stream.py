@@ -1,4 +1,4 @@
-"""A network on a UNIX stream socket: QEMU, passt, vde_plug or a program of one's own at the other end.
+"""A network on a UNIX stream socket: QEMU, passt or a program of one's own at the other end.
 
 Rules:
 - What the guest sends goes out at once if the socket takes it.  What it does not take waits, up to a limit, and the
