@@ -24,7 +24,7 @@ STOP_REQUEST: Final[int]
 STOP_INTERRUPTIBLE: Final[int]
 """``intr`` is high and the guest accepts interrupts."""
 STOP_HALT: Final[int]
-"""The guest executed HLT."""
+"""The guest executed HLT, or ``sees_windows`` is on and it let interrupts in."""
 STOP_SHUTDOWN: Final[int]
 """The guest cannot go on (a triple fault, a jump out of memory, what Unicorn gives up at): ``fault`` says why."""
 STOP_STEPS: Final[int]
@@ -154,6 +154,13 @@ class Core:
 
     @intr.setter
     def intr(self, value: bool) -> None: ...
+    sees_windows: bool
+    """Whether `run` also returns, with ``STOP_HALT``, within a straight line: where the guest begins to let interrupts
+    in (behind the shadow of STI, or behind POPF) and ``intr`` is high since the line began.
+
+    Firmware lets them in so between two taken branches, for an instruction or two.  False at first.
+    """
+
     @property
     def interruptible(self) -> bool:
         """Whether the guest accepts external interrupts (IF is set)."""

@@ -149,6 +149,15 @@ typedef enum {
     RESUME_RESTART, /* that block, starting over because it wrote to itself */
 } Resume;
 
+/* The moment within a straight line at which the guest begins to let interrupts in, by STI or POPF, while one waits.
+ * Both end a block, and so does the instruction in the shadow of STI, so this is where a block begins however code is
+ * cut.  INTR has to be high from the beginning of the line: then the block hook sees each of its blocks. */
+typedef struct {
+    bool is_looked_for;
+    uint64_t line;  /* the branch count of the line, if INTR is high since its beginning */
+    uint64_t shut_branches, shut_end; /* of the latest block that began with interrupts shut out */
+} Window;
+
 typedef struct {
     uint32_t key[2];       /* leaf and subleaf */
     uint32_t registers[4]; /* EAX, EBX, ECX, EDX */
@@ -254,6 +263,7 @@ struct Core {
     /* The clock: taken branches. */
     uint64_t branches;
     uint64_t straight; /* linear address at which execution continues if no branch is taken */
+    Window window;
     uint32_t stopped_size; /* bytes of the block that the block hook has stopped at, 0 if it has not */
     Resume resume;
     uint64_t resume_address;
@@ -292,6 +302,9 @@ struct Core {
     size_t mmio_count;
     const Callbacks *callbacks;
 };
+
+/* No branch count: there is no such line. */
+#define NO_LINE UINT64_MAX
 
 /* No straight line continues here: the next block counts as a taken branch. */
 #define STRAIGHT_NOWHERE UINT64_MAX
@@ -376,6 +389,7 @@ Stop engine_run(Core *core, uint64_t limit);
 /* With *whole_blocks* it ends where the block begins that follows. */
 Stop engine_step(Core *core, uint64_t count, uint64_t limit, bool whole_blocks);
 void engine_interrupt(Core *core, int vector);
+void engine_set_intr(Core *core, bool level);
 /* Returns NULL, or what went wrong, as engine_init() does. */
 const char *engine_set_counting(Core *core, bool on);
 /* Physical memory was written by something else than guest code. */

@@ -89,6 +89,37 @@ static bool is_interruptible(Core *core)
     return cpu_reg(core, UC_X86_REG_RFLAGS) & EFLAGS_IF;
 }
 
+void engine_set_intr(Core *core, bool level)
+{
+    bool was_high = core->attention & ATTEND_INTR;
+    if (level == was_high)
+        return;
+    core->window.line = level && !core->is_running ? core->branches : NO_LINE;
+    if (level)
+        core->attention |= ATTEND_INTR;
+    else
+        core->attention &= ~(uint32_t)ATTEND_INTR;
+}
+
+/* Return whether the guest begins to let interrupts in where this block begins; INTR is high. */
+static bool is_window(Core *core, uint64_t address, uint32_t size, bool is_taken)
+{
+    Window *window = &core->window;
+    if (is_taken)
+        window->line = core->branches;
+    if (window->line != core->branches)
+        return false;
+    bool is_open = is_interruptible(core);
+    if (is_open) {
+        cpu_load(core);
+        is_open = !(core->cpu->hflags & HF_INHIBIT_IRQ);
+    }
+    bool was_shut = window->shut_branches == core->branches && window->shut_end == address;
+    window->shut_branches = is_open ? NO_LINE : core->branches;
+    window->shut_end = address + size;
+    return is_open && was_shut && !is_taken;
+}
+
 static Stop reason_to_stop(Core *core, uint32_t attention, bool is_taken)
 {
     if (is_taken && (attention & ATTEND_HIT))
@@ -168,7 +199,8 @@ static __attribute__((noinline)) bool attend(Core *core, uint64_t address, uint3
     }
     if (attention & ATTEND_WATCH)
         attention &= ~watch_look_at_undone(core, address);
-    core->stop = reason_to_stop(core, attention, is_taken);
+    bool is_let_in = (attention & ATTEND_INTR) && core->window.is_looked_for && is_window(core, address, size, is_taken);
+    core->stop = is_let_in ? STOP_HALT : reason_to_stop(core, attention, is_taken);
     if (attention & ATTEND_WATCH)
         watch_settle_undone(core, address, core->stop == STOP_NONE);
     if (core->stop == STOP_NONE) {
@@ -377,6 +409,8 @@ void engine_adopt_state(Core *core)
     core->block.size = 0;
     core->attention &= ATTEND_INTR | ATTEND_COUNT | ATTEND_WATCH;
     core->exceptions_in_place = 0;
+    core->window.line = core->attention & ATTEND_INTR ? core->branches : NO_LINE;
+    core->window.shut_branches = NO_LINE;
     if (core->attention & ATTEND_WATCH)
         watch_adopt(core);
     uc_ctl_flush_tlb(core->uc);

@@ -345,10 +345,7 @@ static int core_set_intr(CoreObject *self, PyObject *value, void *closure)
     int level = value == NULL ? 0 : PyObject_IsTrue(value);
     if (level < 0)
         return -1;
-    if (level)
-        self->core.attention |= ATTEND_INTR;
-    else
-        self->core.attention &= ~(uint32_t)ATTEND_INTR;
+    engine_set_intr(&self->core, level);
     return 0;
 }
 
@@ -410,6 +407,7 @@ static PyMemberDef CORE_MEMBERS[] = {
     {"branches", T_ULONGLONG, offsetof(CoreObject, core.branches), READONLY, NULL},
     {"traps", T_BOOL, offsetof(CoreObject, core.traps), READONLY, NULL},
     {"traps_left", T_ULONGLONG, offsetof(CoreObject, core.traps_left), READONLY, NULL},
+    {"sees_windows", T_BOOL, offsetof(CoreObject, core.window.is_looked_for), 0, NULL},
     {"stop_at_hits", T_BOOL, offsetof(CoreObject, core.stop_at_hits), 0, NULL},
     {"fault", T_STRING_INPLACE, offsetof(CoreObject, core.fault), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},

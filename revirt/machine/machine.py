@@ -149,6 +149,7 @@ class Machine:
             translation_buffer=translation_buffer,
             track_writes=track_writes,
         )
+        self.core.sees_windows = config.devices.firmware
         self.clock = MachineClock(self.core, config.ns_per_branch)
         self.disks = disk_contents(config.devices, bases, self.core.store)
         self.board = Board(
