@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from revirt.cli.display import desk_of
+from revirt.cli.plugs import nics_of
 from revirt.cli.points import point_of
 from revirt.cli.running import console_of, options_of, run_live
 from revirt.cli.signals import UnwindingStop
@@ -16,6 +17,7 @@ from revirt.errors import RecordingExistsError, UsageError
 from revirt.fork import Changes, Fork, Patch, received_between
 from revirt.machine.config import ClockMode
 from revirt.monitor.console import NullConsole
+from revirt.monitor.plugs import Plugs
 from revirt.monitor.script import ESCAPES_HINT, unescape
 from revirt.monitor.session import RecordOptions
 from revirt.recording import Recording, resolve
@@ -33,11 +35,15 @@ def run(arguments: argparse.Namespace) -> int:
     gives_inputs = is_changed if arguments.inputs is None else arguments.inputs
     # What cannot be done is said before the replay, which may take long.
     devices = machine_of(recording.path, recording.manifest).devices
+    plugs = Plugs(nics=nics_of(arguments))
+    if len(plugs.nics) > len(devices.nics):
+        raise UsageError(
+            f"{recording.path.name} has {len(devices.nics)} network cards to connect, not {len(plugs.nics)}"
+        )
     has_screen = devices.vga or devices.framebuffer is not None
     with desk_of(arguments, recording.path.name, has_screen=has_screen) as desk:
         console = console_of(arguments, None, is_alone=gives_inputs, desk=desk)
-        plugs = desk.plug(options.plugs) if desk is not None else options.plugs
-        options = replace(options, plugs=plugs)
+        options = replace(options, plugs=desk.plug(plugs) if desk is not None else plugs)
         return _run(arguments, recording, changes, console, options, gives_inputs=gives_inputs)
 
 

@@ -152,6 +152,7 @@ def _add_fork(commands: Commands[Parser]) -> None:
         metavar="EVENT=TEXT",
         help="give it TEXT instead, with the escapes of scripts",
     )
+    _add_cables(fork.add_argument_group("where its network cards are connected to"))
     _add_run(fork, "NEW")
 
 
@@ -168,6 +169,24 @@ def _add_diff(commands: Commands[Parser]) -> None:
     _add_json(diff)
 
 
+def _add_cables(group: argparse._ArgumentGroup) -> None:
+    """Add the options that connect network cards."""
+    group.add_argument(
+        "--net",
+        action="append",
+        default=[],
+        metavar="WHERE",
+        help="a network card, connected to passt, unix:PATH, unix-listen:PATH, tap:NAME or pcap:FILE",
+    )
+    group.add_argument(
+        "--forward",
+        action="append",
+        default=[],
+        metavar="tcp:HOST:GUEST",
+        help="let a port of this host reach one of the guest's (through passt); also udp:HOST:GUEST",
+    )
+
+
 def _add_devices(record: Parser) -> None:
     devices = record.add_argument_group("devices beyond those that the guest comes with")
     devices.add_argument(
@@ -177,20 +196,7 @@ def _add_devices(record: Parser) -> None:
         metavar="FILE",
         help="a disk with these contents, which stay as they are: FILE[,readonly][,overlay=SIZE]",
     )
-    devices.add_argument(
-        "--net",
-        action="append",
-        default=[],
-        metavar="WHERE",
-        help="a network card, connected to passt, unix:PATH, unix-listen:PATH, tap:NAME or pcap:FILE",
-    )
-    devices.add_argument(
-        "--forward",
-        action="append",
-        default=[],
-        metavar="tcp:HOST:GUEST",
-        help="let a port of this host reach one of the guest's (through passt); also udp:HOST:GUEST",
-    )
+    _add_cables(devices)
     devices.add_argument("--rng", action="store_true", help="a source of random bytes")
     devices.add_argument("--virtio-console", action="store_true", help="a second console, hvc0")
     devices.add_argument("--vga", action="store_true", help="a screen of text")

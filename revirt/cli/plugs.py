@@ -3,59 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from revirt.errors import UsageError
 from revirt.image import Guest, parse_size
-from revirt.machine.devices import Framebuffer
 from revirt.monitor.network import networks_of, open_network
-from revirt.monitor.plugs import OVERLAY, DiskPlug, NicPlug, Plugs
-
-_PIXELS = re.compile(r"(\d{3,4})x(\d{3,4})", re.ASCII)
-_DEVICES = "net, rng, console, vga, framebuffer=WIDTHxHEIGHT"
+from revirt.monitor.plugs import OVERLAY, DiskPlug, NicPlug, Plugs, framebuffer_of, of_guest
 
 
 def plugs_of(arguments: argparse.Namespace, guest: Guest) -> Plugs:
     """Return what *guest* comes with and the options add; raises UsageError, naming what is wrong."""
-    plugs = Plugs(
-        disks=tuple(DiskPlug(path) for path in guest.disks) + tuple(_disk(text) for text in arguments.disk),
-        nics=_nics(arguments),
-        rng=arguments.rng,
-        console=arguments.virtio_console,
-        vga=arguments.vga,
-        framebuffer=_framebuffer(arguments.framebuffer) if arguments.framebuffer else None,
-        firmware=guest.format == "bios",
+    plugs = of_guest(guest)
+    return replace(
+        plugs,
+        disks=plugs.disks + tuple(_disk(text) for text in arguments.disk),
+        nics=nics_of(arguments) or plugs.nics,
+        rng=plugs.rng or arguments.rng,
+        console=plugs.console or arguments.virtio_console,
+        vga=plugs.vga or arguments.vga,
+        framebuffer=framebuffer_of(arguments.framebuffer) if arguments.framebuffer else plugs.framebuffer,
     )
-    for text in guest.devices:
-        plugs = _with_device(plugs, text)
-    return plugs
 
 
-def _with_device(plugs: Plugs, text: str) -> Plugs:
-    name, _, value = text.partition("=")
-    if text == "net":
-        return plugs if plugs.nics else replace(plugs, nics=(NicPlug(_mac(0)),))
-    if text == "rng":
-        return replace(plugs, rng=True)
-    if text == "console":
-        return replace(plugs, console=True)
-    if text == "vga":
-        return replace(plugs, vga=True)
-    if name == "framebuffer" and value:
-        return replace(plugs, framebuffer=plugs.framebuffer or _framebuffer(value))
-    raise UsageError(f"the guest wants a device {text!r}, which there is not", hint=f"there are {_DEVICES}")
-
-
-def _nics(arguments: argparse.Namespace) -> tuple[NicPlug, ...]:
+def nics_of(arguments: argparse.Namespace) -> tuple[NicPlug, ...]:
+    """Return the network cards that the options name, connected as they say; raises UsageError."""
     specs = networks_of(arguments.net, arguments.forward)
     return tuple(NicPlug(spec.mac.hex(":"), partial(open_network, spec)) for spec in specs)
-
-
-def _mac(number: int) -> str:
-    return f"52:54:00:12:34:{0x56 + number:02x}"
 
 
 def _disk(text: str) -> DiskPlug:
@@ -76,13 +51,3 @@ def _disk(text: str) -> DiskPlug:
     if not path:
         raise UsageError("--disk wants the file of a disk image")
     return DiskPlug(Path(path), overlay)
-
-
-def _framebuffer(text: str) -> Framebuffer:
-    match = _PIXELS.fullmatch(text)
-    if match is None:
-        raise UsageError(f"{text!r} is not the size of a screen", hint="write WIDTHxHEIGHT, as 1024x768")
-    try:
-        return Framebuffer(int(match[1]), int(match[2]))
-    except ValueError as error:
-        raise UsageError(str(error)) from error

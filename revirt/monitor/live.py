@@ -23,6 +23,8 @@ from revirt.monitor.trigger import Trigger
 from revirt.render import Progress
 
 PROGRESS_NS = 100_000_000
+LONGEST_WAIT_S = 60.0
+"""How long to wait for a source that may give something at any time, before asking again."""
 
 
 class Live:
@@ -121,9 +123,13 @@ class Live:
         due_ns = self._giver.due_ns if self._giver is not None else None
         while True:
             end_ns = self._trigger.end_ns(self.machine.clock.now_ns) if self._trigger is not None else None
-            comes_ns = [source.due_ns() for source in self._sources]
-            wakes = [each for each in (wake_ns, due_ns, end_ns, *comes_ns) if each is not None]
-            timeout_s: float | None = None
+            comes_ns = min(
+                (due for source in self._sources if (due := source.due_ns()) is not None), default=None
+            )
+            if comes_ns is not None and not self._is_host and (wake_ns is None or comes_ns < wake_ns):
+                return [ClockReading(comes_ns)]
+            wakes = [each for each in (wake_ns, due_ns, end_ns, comes_ns) if each is not None]
+            timeout_s: float | None = LONGEST_WAIT_S if self._sources else None
             if wakes:
                 timeout_s = max(0, min(wakes) - self._elapsed_ns()) / 1e9 if self._is_host else 0.0
             self._console.wait(timeout_s)

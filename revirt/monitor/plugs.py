@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Self
 
 from revirt.errors import UsageError
 from revirt.image.base import BaseImage, Progress
+from revirt.image.guest import Guest
 from revirt.machine.devices import BLOCK_SIZE, Devices, Disk, Framebuffer, Nic
 from revirt.monitor.display import Display
 from revirt.monitor.sources import (
@@ -104,6 +106,51 @@ class Plugged:
 
 
 NOTHING = Plugs()
+_MAC = "52:54:00:12:34:56"
+_PIXELS = re.compile(r"(\d{3,4})x(\d{3,4})", re.ASCII)
+
+
+def of_guest(guest: Guest) -> Plugs:
+    """Return what *guest* comes with; its network card is not connected to anything.
+
+    Raises UsageError for a device that there is not.
+    """
+    plugs = Plugs(
+        disks=tuple(DiskPlug(path) for path in guest.disks),
+        firmware=guest.format == "bios",
+    )
+    for text in guest.devices:
+        plugs = _with_device(plugs, text)
+    return plugs
+
+
+def framebuffer_of(text: str) -> Framebuffer:
+    """Return the screen of pixels that *text*, ``WIDTHxHEIGHT``, describes; raises UsageError."""
+    match = _PIXELS.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{text!r} is not the size of a screen", hint="write WIDTHxHEIGHT, as 1024x768")
+    try:
+        return Framebuffer(int(match[1]), int(match[2]))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _with_device(plugs: Plugs, text: str) -> Plugs:
+    name, _, value = text.partition("=")
+    if text == "net":
+        return replace(plugs, nics=(NicPlug(_MAC),))
+    if text == "rng":
+        return replace(plugs, rng=True)
+    if text == "console":
+        return replace(plugs, console=True)
+    if text == "vga":
+        return replace(plugs, vga=True)
+    if name == "framebuffer" and value:
+        return replace(plugs, framebuffer=framebuffer_of(value))
+    raise UsageError(
+        f"the guest wants a device {text!r}, which there is not",
+        hint="there are net, rng, console, vga and framebuffer=WIDTHxHEIGHT",
+    )
 
 
 def _disk(image: BaseImage, overlay: int, digest: str) -> Disk:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from revirt.core import load_unicorn
@@ -22,7 +22,7 @@ from revirt.monitor.beginning import Beginning, Booted, Pages
 from revirt.monitor.console import Console
 from revirt.monitor.given import Giver
 from revirt.monitor.live import Live
-from revirt.monitor.plugs import NOTHING, Plugs
+from revirt.monitor.plugs import NOTHING, Plugs, of_guest
 from revirt.monitor.recorder import Recorder
 from revirt.monitor.trigger import Trigger
 from revirt.position import Position
@@ -40,7 +40,8 @@ class RecordOptions:
     """How to record.  Intervals are in taken branches; ``digest_every`` adds digests between checkpoints.
 
     With ``limits`` the recording is circular, until the ``trigger`` fires, after which the run ends.  ``sign`` is the
-    file of the private key that it is sealed with.  ``plugs`` are the devices, and what these are connected to.
+    file of the private key that it is sealed with.  ``plugs`` are the devices, and what these are
+    connected to; without any a guest has those that it comes with.
     """
 
     clock: ClockMode = "host"
@@ -52,7 +53,7 @@ class RecordOptions:
     limits: RingLimits | None = None
     trigger: Trigger | None = None
     sign: Path | None = None
-    plugs: Plugs = NOTHING
+    plugs: Plugs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,9 @@ def record(
     KeyFileError if there is no key to sign with.
     """
     load_unicorn()  # what is missing shows before anything is written
-    beginning = Booted.of(guest, options.clock, options.plugs)
+    if options.plugs is None:
+        options = replace(options, plugs=of_guest(guest))
+    beginning = Booted.of(guest, options.clock, options.plugs or NOTHING)
     return record_from(
         beginning, console, options, directory, progress=progress, command=command, on_start=on_start
     )
@@ -142,7 +145,7 @@ def record_from(
         progress=progress,
         trigger=options.trigger,
         giver=giver,
-        sources=beginning.plugged.sources(options.plugs),
+        sources=beginning.plugged.sources(options.plugs or NOTHING),
     )
     if directory is None:
         machine = _build(config, live, images, options)

@@ -246,17 +246,17 @@ class Replayer:
         return ()
 
     def idle(self, moment: Moment, wake_ns: int | None) -> Sequence[Arrival]:
-        """Let the clock jump to the next timer, which only virtual clock mode does by itself."""
+        """Let the clock jump to the next timer, or before it to where something came, as only a virtual one does."""
         event = self._next
-        if self.machine.config.clock == "host" or wake_ns is None or event is None:
+        if self.machine.config.clock == "host" or event is None:
             raise self._unexpected(moment, "an idle CPU that nothing wakes")
-        if (
-            event.kind == Kind.CLOCK
-            and event.halted
-            and event.branches == moment.branches
-            and event.number < wake_ns
-        ):
-            raise self._unexpected(moment, f"a timer at {wake_ns} ns")
+        is_reading = event.kind == Kind.CLOCK and event.halted and event.branches == moment.branches
+        if is_reading and (wake_ns is None or event.number < wake_ns):
+            self._compare_place(event, moment)
+            self._pass(event)
+            return (self._arrival(event),)
+        if wake_ns is None:
+            raise self._unexpected(moment, "an idle CPU that nothing wakes")
         return ()
 
     def interrupted(self, moment: Moment, vector: int) -> None:
