@@ -291,6 +291,8 @@ def _report(summary: RunSummary, form: Format, facts: Mapping[str, Any]) -> None
     took = f"{duration(summary.guest_ns)} of guest time, {grouped(summary.branches)} branches"
     took += f" in {summary.seconds:.2f} s"
     lines = {"ended": ended, "ran": took}
+    if summary.faults:
+        lines["lost"] = "; ".join(summary.faults)
     if summary.path is not None:
         log, checkpoints = size(summary.log_bytes), size(summary.checkpoint_bytes)
         lines["recorded"] = str(summary.path)
@@ -315,6 +317,7 @@ def summary_fields(summary: RunSummary) -> dict[str, Any]:
         "log_bytes": summary.log_bytes,
         "checkpoints": summary.checkpoints,
         "checkpoint_bytes": summary.checkpoint_bytes,
+        "faults": summary.faults,
     }
 
 

@@ -55,6 +55,16 @@ class Live:
         self._pace = Pace()
         self._asked_to_stop: str | None = None
 
+    def connect(self) -> None:
+        """Connect network cards, before there is anything to lose; raises HostError if this host cannot do that."""
+        for source in self._nets.values():
+            source.connect(self._look_up)
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What was cut off from the guest, and why, in words."""
+        return tuple(f"network card {nic}: {net.fault}" for nic, net in self._nets.items() if net.fault)
+
     def attach(self, machine: Machine) -> None:
         """Take the machine that runs; the host's clock starts now, with the machine's time."""
         self._machine = machine
@@ -97,6 +107,9 @@ class Live:
             ends.append(self._until)
         if self._giver is not None and (given := self._giver.horizon(branches)) is not None:
             ends.append(given)
+        # By the virtual clock where something arrives must not depend on where else the machine stops.
+        dues = [due_ns for source in self._sources if (due_ns := source.due_ns()) is not None]
+        ends += [max(branches + 1, self.machine.clock.branches_at(due_ns)) for due_ns in dues]
         return min(ends)
 
     def arrivals(self, moment: Moment) -> Sequence[Arrival]:
@@ -142,6 +155,8 @@ class Live:
             self._ask_sources(arrivals)
             if not arrivals and not self._is_host and wake_ns is None and self._giver is not None:
                 arrivals = self._giver.take_early()
+            if not arrivals and not self._is_host and wake_ns is None:
+                arrivals = self._take_early()
             # A virtual clock would stand still for ever before that time: it is taken to have come.
             is_endless = not (arrivals or self._is_host or wake_ns is not None)
             reason = self._reason_to_stop(moment, end_ns if is_endless else None)
@@ -149,6 +164,11 @@ class Live:
                 arrivals.append(Halt(reason))
             if arrivals or wake_ns is not None:
                 return arrivals
+
+    def _take_early(self) -> list[Arrival]:
+        """Return the frame that is due first: a virtual clock that no timer moves would never come to it."""
+        dues = [(due_ns, net) for net in self._nets.values() if (due_ns := net.due_ns()) is not None]
+        return list(min(dues, key=lambda due: due[0])[1].take_early()) if dues else []
 
     def _show_progress(self, moment: Moment) -> None:
         now_ns = time.monotonic_ns()

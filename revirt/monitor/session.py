@@ -72,6 +72,8 @@ class RunSummary:
     checkpoints: int
     checkpoint_bytes: int
     path: Path | None
+    faults: tuple[str, ...] = ()
+    """What was cut off from the guest while it ran, and why."""
 
 
 @dataclass(slots=True)
@@ -147,28 +149,30 @@ def record_from(
         giver=giver,
         sources=beginning.plugged.sources(options.plugs or NOTHING),
     )
-    if directory is None:
-        machine = _build(config, live, images, options)
-        beginning.load(machine)
-        beginning.take_pages()
-        return _run(machine, live, None, options, on_start)
-    contents = beginning.describe(command)
-    with RecordingWriter.create(
-        directory,
-        contents,
-        options.limits,
-        options.sign,
-        beginning.base,
-        [image.path for image in images],
-    ) as writer:
-        recorder = Recorder(live, writer, lambda: live.stop("the recording cannot be written"))
-        machine = _build(config, recorder, images, options)
-        beginning.load(machine)
-        recorder.attach(machine)
-        if options.trigger is not None:
-            options.trigger.attach(writer.freeze)
-        recording = _Recording(writer, recorder, beginning, contents.start.checkpoint)
-        return _run(machine, live, recording, options, on_start)
+    with closing(live):
+        live.connect()  # what this host cannot do shows before anything is written
+        if directory is None:
+            machine = _build(config, live, images, options)
+            beginning.load(machine)
+            beginning.take_pages()
+            return _run(machine, live, None, options, on_start)
+        contents = beginning.describe(command)
+        with RecordingWriter.create(
+            directory,
+            contents,
+            options.limits,
+            options.sign,
+            beginning.base,
+            [image.path for image in images],
+        ) as writer:
+            recorder = Recorder(live, writer, lambda: live.stop("the recording cannot be written"))
+            machine = _build(config, recorder, images, options)
+            beginning.load(machine)
+            recorder.attach(machine)
+            if options.trigger is not None:
+                options.trigger.attach(writer.freeze)
+            recording = _Recording(writer, recorder, beginning, contents.start.checkpoint)
+            return _run(machine, live, recording, options, on_start)
 
 
 def _build(
@@ -202,6 +206,7 @@ def _run(
             stop = machine.run(schedule.next() if recording is not None else None)
             if stop.ended is not None or stop.halted is not None:
                 break
+        faults = live.faults
     ended = stop.ended or Ended(stop.halted or "")
     if options.trigger is not None:
         options.trigger.ended(crashed=ended.crashed, exit_code=ended.exit_code)
@@ -221,6 +226,7 @@ def _run(
         checkpoints=recording.number - recording.first if recording else 0,
         checkpoint_bytes=writer.checkpoint_bytes if writer else 0,
         path=writer.path if writer else None,
+        faults=faults,
     )
 
 

@@ -55,7 +55,12 @@ class Source(Protocol):
 
 
 class NetBackend(Protocol):
-    """The far end of a network card's cable."""
+    """The far end of a network card's cable; see `revirt.monitor.network`."""
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing comes and goes any more; None as long as it may."""
+        ...
 
     def frames(self) -> Sequence[bytes]:
         """Return some of the frames that have come, the oldest first; none only if there are none."""
@@ -85,7 +90,7 @@ def peripherals_of(machine: Machine) -> Peripherals:
 
 
 class NetSource:
-    """Frames for network card *nic*, from the backend that *plug* makes once there is somebody to wake."""
+    """Frames for network card *nic*, from the backend that *plug* makes: `connect` comes before `attach`."""
 
     answers = False
     _card: Net
@@ -97,15 +102,31 @@ class NetSource:
         self._backend: NetBackend | None = None
         self._waiting: deque[bytes] = deque()
 
-    def attach(self, machine: Machine, wake: Wake) -> None:
-        self._card = peripherals_of(machine).nics[self.nic]
-        self._clock = machine.clock
+    def connect(self, wake: Wake) -> None:
+        """Plug in the cable; raises HostError if this host cannot do that."""
         self._backend = self._plug(wake)
 
+    def attach(self, machine: Machine, wake: Wake) -> None:  # noqa: ARG002
+        self._card = peripherals_of(machine).nics[self.nic]
+        self._clock = machine.clock
+
+    @property
+    def fault(self) -> str | None:
+        """Why the card is cut off, in words; None if it is not."""
+        return self._backend.fault if self._backend is not None else None
+
     def take(self) -> Sequence[Arrival]:
+        return self._take(self._clock.now_ns)
+
+    def take_early(self) -> Sequence[Arrival]:
+        """Return what is due next as if it were time."""
+        due_ns = self.due_ns()
+        return self._take(due_ns) if due_ns is not None else ()
+
+    def _take(self, now_ns: int) -> Sequence[Arrival]:
         if not self._waiting and self._backend is not None:
             self._waiting.extend(self._backend.frames())
-            self._waiting.extend(self._backend.take_due(self._clock.now_ns))
+            self._waiting.extend(self._backend.take_due(now_ns))
         if not self._waiting or not self._card.can_receive:
             return ()
         return (Frame(self.nic, self._waiting.popleft()),)
