@@ -27,7 +27,6 @@ def plugs_of(arguments: argparse.Namespace, guest: Guest) -> Plugs:
         console=arguments.virtio_console,
         vga=arguments.vga,
         framebuffer=_framebuffer(arguments.framebuffer) if arguments.framebuffer else None,
-        firmware=guest.format == "bios",
     )
     for text in guest.devices:
         plugs = _with_device(plugs, text)
