@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol, Self
 
 from revirt.checkpoint import LoadedCheckpoint
@@ -69,6 +70,8 @@ class Booted:
 
         Raises GuestError if that cannot be done, UsageError if a machine cannot have all that.
         """
+        if guest.format == "bios":
+            plugs = replace(plugs, firmware=True)
         plugged = Plugged.of(plugs)
         config = MachineConfig(
             memory=guest.memory,

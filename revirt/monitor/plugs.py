@@ -115,10 +115,7 @@ def of_guest(guest: Guest) -> Plugs:
 
     Raises UsageError for a device that there is not.
     """
-    plugs = Plugs(
-        disks=tuple(DiskPlug(path) for path in guest.disks),
-        firmware=guest.format == "bios",
-    )
+    plugs = Plugs(disks=tuple(DiskPlug(path) for path in guest.disks))
     for text in guest.devices:
         plugs = _with_device(plugs, text)
     return plugs
