@@ -104,9 +104,11 @@ class DiskContents:
 
     def _slot(self, block: int) -> memoryview | None:
         """Return *block* of the overlay, None if it is as in the base."""
-        # A checkpoint that was tampered with may name any.
-        number = 0 if self.is_read_only else min(self._table[block], self._config.overlay)
-        return self._overlay[(number - 1) * BLOCK_SIZE : number * BLOCK_SIZE] if number else None
+        # A checkpoint that was tampered with may name any: one that is not in use yet is none.
+        number = 0 if self.is_read_only else self._table[block]
+        if not 0 < number <= self.used:
+            return None
+        return self._overlay[(number - 1) * BLOCK_SIZE : number * BLOCK_SIZE]
 
     def _take_slot(self, block: int, *, is_whole: bool) -> memoryview:
         number = self.used + 1

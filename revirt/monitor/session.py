@@ -156,7 +156,7 @@ def record_from(
         options.limits,
         options.sign,
         beginning.base,
-        [image.path for image in images],
+        images,
     ) as writer:
         recorder = Recorder(live, writer, lambda: live.stop("the recording cannot be written"))
         machine = _build(config, recorder, images, options)

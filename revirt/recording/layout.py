@@ -18,7 +18,7 @@ PAGES = "pages"
 SEAL = "seal"
 LOCK = "lock"
 DISKS = "disks"
-"""Where the images of disks are, which are no part of it: see `revirt.recording.disks`."""
+"""What disks held at first, which is no part of it: see `revirt.recording.disks`."""
 INDEX = "index"
 """Derived from the rest, and no part of it: see `revirt.index`."""
 
