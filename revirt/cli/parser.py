@@ -460,6 +460,9 @@ def _add_pack(commands: Commands[Parser]) -> None:
         metavar="FILE",
         help="default: its name with .revirt behind it, here; -: standard output",
     )
+    pack.add_argument(
+        "--with-disks", action="store_true", help="with what its disks held at first, which is else not in it"
+    )
     pack.add_argument("-f", "--force", action="store_true", help="also if it is damaged")
     _add_json(pack)
 

@@ -22,7 +22,7 @@ from typing import Self
 
 from revirt.errors import GuestError, HostError
 from revirt.image.cache import cache_directory
-from revirt.image.sparse import PIECE, clone, copy_sparse
+from revirt.image.sparse import PIECE, clone, copy_sparse, pieces
 
 SECTOR_SIZE = 512
 _NOTED = 256
@@ -124,6 +124,13 @@ class BaseImage:
             _Notes().add({mark: known})
         return known
 
+    def pieces(self) -> Iterator[bytes | int]:
+        """Yield all of the file, as `revirt.image.sparse.pieces` does; raises HostError if it cannot be read."""
+        try:
+            yield from pieces(self._fd, self._status.st_size)
+        except OSError as error:
+            raise HostError(f"the disk image {self.path} cannot be read: {error.strerror}") from error
+
     def keep(self, place: Path, *, is_copied: bool = False) -> Kept:
         """Give the image the new name *place*, where it outlives what happens to its own; return how that was done.
 
@@ -224,6 +231,11 @@ def digests_kept(paths: Iterable[Path]) -> Iterator[None]:
         }
         if now:
             _Notes().add(now)
+
+
+def note_digest(path: Path, digest: str) -> None:
+    """Note that the file *path* has the SHA-256 digest *digest*, which whoever made it knows; raises OSError."""
+    _Notes().add({_mark(os.stat(path)): digest})
 
 
 def _check(path: Path, status: os.stat_result) -> None:
