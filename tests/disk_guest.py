@@ -122,7 +122,8 @@ def disk_guest(directory: Path, *, rounds: int, sectors: int = 64) -> Guest:
     """Return the guest, its code written to *directory*; with no *rounds* it never ends."""
     image = directory / f"disk-guest-{rounds}-{sectors}.bin"
     source = f".equ SECTORS, {sectors}\n.equ ROUNDS, {rounds}\n{_SOURCE}"
-    image.write_bytes(assemble(source, 16, 0x7C00))
+    # A boot sector, which the command line takes as --kernel.
+    image.write_bytes(assemble(source, 16, 0x7C00).ljust(510, b"\0") + b"\x55\xaa")
     return Guest("disk-guest", "writes to a disk", 1 << 20, file=image, format="flat", address=0x7C00)
 
 

@@ -62,6 +62,7 @@ def make_parser() -> Parser:
     _add_verify(commands)
     _add_contents(commands)
     _add_net(commands)
+    _add_disk(commands)
     _add_key(commands)
     _add_pack(commands)
     _add_cut(commands)
@@ -439,6 +440,27 @@ def _add_net(commands: Commands[Parser]) -> None:
         help="replay nothing: by the virtual clock times are not known then",
     )
     _add_forms(net)
+
+
+def _add_disk(commands: Commands[Parser]) -> None:
+    disk = _command(commands, "disk", "disk", "List what was written to disks, or take out what one held")
+    _add_recording(disk)
+    disk.add_argument("--number", type=_natural, metavar="N", help="this disk, counted from 0")
+    disk.add_argument("--from", dest="first", type=_point, metavar="POINT", help=f"from there on: {_POINTS}")
+    disk.add_argument("--to", dest="last", type=_point, metavar="POINT", help="up to there: likewise")
+    disk.add_argument(
+        "--log-only",
+        action="store_true",
+        help="replay nothing: by the virtual clock times are not known then",
+    )
+    disk.add_argument("--at", metavar="POINT", help="for -o: what it held there (default: at the end)")
+    disk.add_argument(
+        "-o", dest="output", type=Path, metavar="FILE", help="write all that it held to this new file"
+    )
+    disk.add_argument(
+        "--base", type=Path, metavar="FILE", help="let this file be what it held at first, if it is"
+    )
+    _add_forms(disk)
 
 
 def _add_key(commands: Commands[Parser]) -> None:

@@ -30,6 +30,7 @@ from revirt.render import (
     emit_record,
     grouped,
     is_terminal,
+    print_warnings,
     printable,
     progress,
     size,
@@ -92,6 +93,7 @@ def run_live(
         if isinstance(console, TerminalConsole):
             print(file=sys.stderr)  # the guest's last line, a prompt perhaps, is not over
         _report(summary, arguments.form, facts)
+        print_warnings(summary.warnings)
     return stop.exit_status or exit_status(summary)
 
 
@@ -305,6 +307,7 @@ def summary_fields(summary: RunSummary) -> dict[str, Any]:
         "log_bytes": summary.log_bytes,
         "checkpoints": summary.checkpoints,
         "checkpoint_bytes": summary.checkpoint_bytes,
+        "warnings": summary.warnings,
     }
 
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -205,6 +205,15 @@ class BaseImage:
         fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
         os.close(self._fd)
         self.path, self._fd, self._status = place, fd, os.fstat(fd)
+
+
+def changed_images(images: Sequence[BaseImage], consequence: str) -> list[str]:
+    """Return a sentence for each of the *images*, of disks in order, that was changed since it was opened."""
+    return [
+        f"the image of disk {number}, {image.path}, was changed meanwhile: {consequence}"
+        for number, image in enumerate(images)
+        if not image.is_unchanged
+    ]
 
 
 @contextmanager

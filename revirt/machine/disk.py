@@ -37,6 +37,8 @@ class DiskContents:
             raise ValueError(f"an overlay takes {config.store_size} bytes of store, not {len(store)}")
         self.sectors = config.size // SECTOR_SIZE
         self.is_read_only = not config.overlay
+        self.was_full = False
+        """Whether a write was refused because the overlay had no room; told to people, and no part of any state."""
         self._config = config
         self._base = base
         self._store = store
@@ -49,6 +51,11 @@ class DiskContents:
     def used(self) -> int:
         """How many blocks the guest has written."""
         return 0 if self.is_read_only else min(self._count[0], self._config.overlay)
+
+    @property
+    def room(self) -> int:
+        """How many bytes of it, in whole blocks, the guest may write in all."""
+        return self._config.overlay * BLOCK_SIZE
 
     @property
     def store_size(self) -> int:
@@ -89,6 +96,7 @@ class DiskContents:
         start, end = sector * SECTOR_SIZE, sector * SECTOR_SIZE + len(data)
         blocks = range(start // BLOCK_SIZE, -(-end // BLOCK_SIZE))
         if self.used + sum(self._slot(block) is None for block in blocks) > self._config.overlay:
+            self.was_full = True
             raise DiskError("the overlay is full")
         view = memoryview(data)
         for block in blocks:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from revirt.core import load_unicorn
-from revirt.image.base import BaseImage
+from revirt.image.base import BaseImage, changed_images
 from revirt.image.guest import Guest
 from revirt.machine.config import ClockMode, MachineConfig
 from revirt.machine.inputs import Inputs
@@ -57,7 +57,10 @@ class RecordOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """What a run came to.  Times are in seconds of the host, ``guest_ns`` in nanoseconds of the guest."""
+    """What a run came to.  Times are in seconds of the host, ``guest_ns`` in nanoseconds of the guest.
+
+    ``warnings`` are sentences about what went wrong beside the guest.
+    """
 
     reason: str
     exit_code: int | None
@@ -71,6 +74,7 @@ class RunSummary:
     checkpoints: int
     checkpoint_bytes: int
     path: Path | None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -148,7 +152,7 @@ def record_from(
         machine = _build(config, live, images, options)
         beginning.load(machine)
         beginning.take_pages()
-        return _run(machine, live, None, options, on_start)
+        return _warned(_run(machine, live, None, options, on_start), machine, images)
     contents = beginning.describe(command)
     with RecordingWriter.create(
         directory,
@@ -165,7 +169,20 @@ def record_from(
         if options.trigger is not None:
             options.trigger.attach(writer.freeze)
         recording = _Recording(writer, recorder, beginning, contents.start.checkpoint)
-        return _run(machine, live, recording, options, on_start)
+        return _warned(_run(machine, live, recording, options, on_start), machine, images)
+
+
+def _warned(summary: RunSummary, machine: Machine, images: Sequence[BaseImage]) -> RunSummary:
+    """Return *summary* with what is to be said of the disks of *machine*, whose *images* were read."""
+    warnings = [
+        f"disk {number} was full: the guest may write {contents.room >> 10} KiB to it, wanted more, and got I/O errors;"
+        " allow more with --disk FILE,overlay=SIZE"
+        for number, contents in enumerate(machine.disks)
+        if contents.was_full
+    ]
+    if summary.path is not None:
+        warnings += changed_images(images, "a replay wants it as it was when the recording began")
+    return replace(summary, warnings=tuple(warnings))
 
 
 def _build(

@@ -146,7 +146,7 @@ def find_one(path: Path, disks: Sequence[Disk], number: int) -> FoundBase:
 def check_number(path: Path, disks: Sequence[Disk], number: int) -> None:
     """Raise UsageError if the recording *path* has no disk *number*."""
     if not 0 <= number < len(disks):
-        has = f"{len(disks)} disks, counted from 0" if disks else "no disks"
+        has = "no disk" if not disks else "only disk 0" if len(disks) == 1 else f"disks 0 to {len(disks) - 1}"
         raise UsageError(f"{path.name} has {has}; there is no disk {number}")
 
 
@@ -158,7 +158,7 @@ def _open(
         image = BaseImage.open(place)
     except GuestError as error:
         raise RecordingError(
-            f"the image of disk {number} of {path.name} is not at {where}: {error}", hint=_hint(path, number)
+            f"the image of disk {number} of {path.name} is not to be had: {error}", hint=_hint(path, number)
         ) from error
     if image.size != disk.size or image.digest(progress, fresh=fresh) != disk.sha256:
         image.close()
