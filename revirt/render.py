@@ -130,6 +130,12 @@ def escape(data: bytes) -> str:
     return data.decode("latin-1").translate(_ESCAPED)
 
 
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Print *warnings*, sentences for people, to standard error."""
+    for text in warnings:
+        print(f"{styled('revirt:', 'bold', sys.stderr)} {printable(text)}", file=sys.stderr)
+
+
 def size(count: int) -> str:
     """Return *count* bytes in words: ``512 B``, ``1.5 KiB``, ``256 MiB``."""
     if count < 1024:
@@ -151,6 +157,11 @@ def duration(ns: int) -> str:
         return f"{seconds:.3f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def seconds(ns: int) -> str:
+    """Return *ns* nanoseconds as seconds with six digits behind the point, for columns of times."""
+    return f"{ns / 1e9:.6f}"
 
 
 def grouped(number: int) -> str:

@@ -48,7 +48,9 @@ class Hands:
 
 def plugs(keys: KeySource) -> Plugs:
     (spec,) = networks_of([f"pcap:{FRAMES}"])
-    return replace(of_guest(GUEST), nics=(NicPlug(spec.mac.hex(":"), partial(open_network, spec)),), keys=keys)
+    return replace(
+        of_guest(GUEST), nics=(NicPlug(spec.mac.hex(":"), partial(open_network, spec)),), keys=keys
+    )
 
 
 def record_it(directory: Path, clock: ClockMode, **options: Any) -> Recording:

@@ -18,6 +18,7 @@ from revirt.render import (
     duration,
     emit_record,
     grouped,
+    print_warnings,
     printable,
     progress,
     size,
@@ -55,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         shown = scope.enter_context(progress(recording.path.name))
         report = audit(recording, checkpoint=arguments.checkpoint, progress=shown, on_start=catch_signals)
     facts = audit_fields(recording, report)
+    print_warnings(report.replay.warnings if report.replay is not None else ())
     if arguments.form is Format.TABLE:
         _print(recording, report, facts)
     else:

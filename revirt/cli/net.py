@@ -10,26 +10,21 @@ from typing import BinaryIO
 
 from revirt.cli.outputs import new_file
 from revirt.cli.packets import PacketRow, packet_rows, payload_rows
-from revirt.cli.points import point_of
+from revirt.cli.points import branches_between
 from revirt.errors import UsageError
 from revirt.packets import CaptureWriter
-from revirt.position import InstructionCount, Point
 from revirt.recording import Recording, resolve
 from revirt.recording.machine import machine_of
-from revirt.render import Column, Format, emit, escape, is_terminal
+from revirt.render import Column, Format, emit, escape, is_terminal, seconds
 
 STREAM = "-"
-
-
-def _seconds(ns: int) -> str:
-    return f"{ns / 1e9:.6f}"
 
 
 _PLACE = (
     Column("ordinal", "#", right=True),
     Column("position", "POSITION", right=True),
     Column("halted", "HLT", text=lambda halted: "hlt" if halted else ""),
-    Column("guest_ns", "TIME", right=True, text=_seconds),
+    Column("guest_ns", "TIME", right=True, text=seconds),
     Column("direction", "DIR"),
 )
 _PACKETS = (
@@ -51,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the packets of a recording, or what one connection carried, or write them to a capture file."""
     _check(arguments)
     recording = Recording.open(resolve(arguments.recording))
-    first, last = _range(recording, arguments.first, arguments.last)
+    first, last = branches_between(recording, arguments.first, arguments.last)
     if arguments.output is None and arguments.stream is not None:
         chunks = payload_rows(recording, arguments.stream, first, last, log_only=arguments.log_only)
         if arguments.raw is None:
@@ -106,19 +101,3 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("-o writes packets, and prints no rows")
     if arguments.output == STREAM and is_terminal(sys.stdout):
         raise UsageError("packets are nothing for a terminal", hint="name a file with -o, or redirect them")
-
-
-def _range(
-    recording: Recording, first: Point | InstructionCount | None, last: Point | InstructionCount | None
-) -> tuple[int, int | None]:
-    """Return the branch counts of the two points."""
-    if first is None and last is None:
-        return 0, None
-    # Imported here: listing what is on disk needs no CPU core.
-    from revirt.replay import branches_at
-
-    ends = [
-        branches_at(recording, point_of(recording, each)) if each is not None else None
-        for each in (first, last)
-    ]
-    return ends[0] or 0, ends[1]

@@ -35,14 +35,31 @@ def pack(arguments: argparse.Namespace) -> int:
     with UnwindingStop() as stop, byte_progress(recording.name) as line:
         shown = _shown(line)
         if is_streamed:
-            report = pack_to(recording, sys.stdout.buffer, force=arguments.force, progress=shown)
+            report = pack_to(
+                recording,
+                sys.stdout.buffer,
+                force=arguments.force,
+                with_disks=arguments.with_disks,
+                progress=shown,
+            )
         else:
             name = arguments.output or f"{recording.resolve().name}{SUFFIX}"
-            report = pack_file(recording, Path(name), force=arguments.force, progress=shown)
+            report = pack_file(
+                recording,
+                Path(name),
+                force=arguments.force,
+                with_disks=arguments.with_disks,
+                progress=shown,
+            )
     if stop.exit_status is not None:
         return stop.exit_status
     _report(report, arguments.form, sys.stderr if is_streamed else sys.stdout)
     _say("it holds what was in the guest's memory and all that was typed: mind whom you give it to")
+    for number, disk in enumerate(() if report.has_images else report.disks):
+        _say(
+            f"disk {number} is not in it: to replay it one wants the image with SHA-256 {disk.sha256},"
+            f" {size(disk.size)}; --with-disks packs that, too"
+        )
     if report.left_out:
         more = ", ..." if len(report.left_out) > _NAMED else ""
         _say(f"left out, as no part of a recording: {', '.join(report.left_out[:_NAMED])}{more}")
@@ -67,6 +84,11 @@ def unpack(arguments: argparse.Namespace) -> int:
     if stop.exit_status is not None:
         return stop.exit_status
     _report(report, arguments.form, sys.stdout)
+    for number, disk in enumerate(() if report.has_images else report.disks):
+        _say(
+            f"disk {number} wants the image with SHA-256 {disk.sha256}, {size(disk.size)};"
+            f" say where it is: revirt disk {target.name} --number {number} --base FILE"
+        )
     return 0
 
 
@@ -91,8 +113,12 @@ def _report(report: PackReport, form: Format, out: TextIO) -> None:
         "digest": report.digest.hex(),
         "problems": report.problems if form is not Format.TABLE else report.problems or None,
         "left_out": report.left_out,
+        "disks": [
+            {"number": number, "size": disk.size, "sha256": disk.sha256, "is_packed": report.has_images}
+            for number, disk in enumerate(report.disks)
+        ],
     }
-    shown = {key: key for key in facts if key != "left_out"} if form is Format.TABLE else None
+    shown = {key: key for key in facts if key not in ("left_out", "disks")} if form is Format.TABLE else None
     emit_record(facts, form, out, shown)
     if report.problems:
         _say("the recording is damaged: 'revirt verify' lists what is")

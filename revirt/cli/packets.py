@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from revirt.cli.times import Times
 from revirt.packets import Assembler, Chunk, StreamTable, summarize
 from revirt.packets.layers import Segment
-from revirt.position import EventNumber, Position
+from revirt.position import Position
 from revirt.recording import Recording
 from revirt.recording.frames import RecordedFrame, recorded_frames
 
@@ -129,24 +130,12 @@ def _found(
     recording: Recording, first: int, last: int | None, stream: int | None, *, log_only: bool
 ) -> Iterator[_Found]:
     """Yield the frames that are wanted.  Connections count from the beginning of the recording, whatever is wanted."""
-    table, times = StreamTable(), None
+    table, times = StreamTable(), Times(recording, log_only=log_only)
     for frame in recorded_frames(recording):
         if last is not None and frame.branches > last:
             return
         number, segment = table.find(frame.data) or (None, None)
         if frame.branches < first or (stream is not None and number != stream):
             continue
-        if frame.guest_ns is None and not log_only:
-            if times is None:
-                times = _times(recording, frame)
-            frame = replace(
-                frame, guest_ns=next((ns for ordinal, ns in times if ordinal == frame.ordinal), None)
-            )
+        frame = replace(frame, guest_ns=times.at(frame.ordinal, frame.guest_ns))
         yield _Found(frame, number, segment)
-
-
-def _times(recording: Recording, frame: RecordedFrame) -> Iterator[tuple[int, int]]:
-    # Imported here: listing what is on disk needs no CPU core.
-    from revirt.replay.timing import event_times
-
-    return event_times(recording, EventNumber(frame.ordinal))

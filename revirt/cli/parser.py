@@ -62,6 +62,7 @@ def make_parser() -> Parser:
     _add_verify(commands)
     _add_contents(commands)
     _add_net(commands)
+    _add_disk(commands)
     _add_key(commands)
     _add_pack(commands)
     _add_cut(commands)
@@ -459,6 +460,27 @@ def _add_net(commands: Commands[Parser]) -> None:
     _add_forms(net)
 
 
+def _add_disk(commands: Commands[Parser]) -> None:
+    disk = _command(commands, "disk", "disk", "List what was written to disks, or take out what one held")
+    _add_recording(disk)
+    disk.add_argument("--number", type=_natural, metavar="N", help="this disk, counted from 0")
+    disk.add_argument("--from", dest="first", type=_point, metavar="POINT", help=f"from there on: {_POINTS}")
+    disk.add_argument("--to", dest="last", type=_point, metavar="POINT", help="up to there: likewise")
+    disk.add_argument(
+        "--log-only",
+        action="store_true",
+        help="replay nothing: by the virtual clock times are not known then",
+    )
+    disk.add_argument("--at", metavar="POINT", help="for -o: what it held there (default: at the end)")
+    disk.add_argument(
+        "-o", dest="output", type=Path, metavar="FILE", help="write all that it held to this new file"
+    )
+    disk.add_argument(
+        "--base", type=Path, metavar="FILE", help="let this file be what it held at first, if it is"
+    )
+    _add_forms(disk)
+
+
 def _add_key(commands: Commands[Parser]) -> None:
     key = commands.add_parser("key", help="Make and show keys to sign recordings with", allow_abbrev=False)
     acts = key.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
@@ -477,6 +499,9 @@ def _add_pack(commands: Commands[Parser]) -> None:
         dest="output",
         metavar="FILE",
         help="default: its name with .revirt behind it, here; -: standard output",
+    )
+    pack.add_argument(
+        "--with-disks", action="store_true", help="with what its disks held at first, which is else not in it"
     )
     pack.add_argument("-f", "--force", action="store_true", help="also if it is damaged")
     _add_json(pack)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 from revirt.cli.signals import OrderlyStop
 from revirt.errors import DivergenceError
 from revirt.recording import Recording, resolve
-from revirt.render import Format, emit_record, grouped, is_terminal, printable, progress, styled
+from revirt.render import (
+    Format,
+    emit_record,
+    grouped,
+    is_terminal,
+    print_warnings,
+    printable,
+    progress,
+    styled,
+)
 from revirt.replay import replay
 
 if TYPE_CHECKING:
@@ -37,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         emit_record(report_fields(recording, report), arguments.form, sys.stdout)
     else:
         _report(report)
+    print_warnings(report.warnings)
     if not report.exact:
         return DivergenceError.exit_status
     return stop.exit_status or 0
@@ -55,6 +65,7 @@ def report_fields(recording: Recording, report: ReplayReport) -> dict[str, Any]:
         "seconds": report.seconds,
         "reason": report.reason,
         "divergence": divergence_fields(report.divergence),
+        "warnings": report.warnings,
     }
 
 

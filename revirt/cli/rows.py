@@ -10,7 +10,11 @@ from typing import Any
 from revirt.errors import RecordingError, UsageError
 from revirt.log.events import Event, Kind
 from revirt.log.wording import payload
+from revirt.machine.devices import BLOCK_SIZE
 from revirt.recording import Recording
+from revirt.recording.disks import find_bases
+from revirt.recording.machine import machine_of
+from revirt.recording.writes import count_writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,48 @@ def recording_facts(recording: Recording) -> dict[str, Any]:
         "uuid": manifest.uuid,
         "format": manifest.format,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFacts:
+    """A disk of a recorded machine: sizes in bytes; *overlay* is how much the guest may write, in whole blocks.
+
+    *path* is where the image is that it was recorded with, *problem* what is wrong with that at a glance.  The guest
+    wrote *written* bytes in so many *writes*.
+    """
+
+    number: int
+    size: int
+    sha256: str
+    overlay: int
+    path: Path
+    problem: str | None
+    writes: int
+    written: int
+
+
+def disk_facts(recording: Recording) -> list[DiskFacts]:
+    """Return what there is to know about the disks of *recording*; reads its log if there are any.
+
+    Raises as `Recording.events`, CorruptError or FormatVersionError if there is no such machine.
+    """
+    disks = machine_of(recording.path, recording.manifest).devices.disks
+    if not disks:
+        return []
+    counts = count_writes(recording, len(disks))
+    return [
+        DiskFacts(
+            found.number,
+            found.disk.size,
+            found.disk.sha256,
+            found.disk.overlay * BLOCK_SIZE,
+            found.path,
+            found.problem,
+            count.writes,
+            count.size,
+        )
+        for found, count in zip(find_bases(recording.path, disks), counts, strict=True)
+    ]
 
 
 def _integer(values: dict[str, Any], key: str) -> int | None:

@@ -31,6 +31,7 @@ from revirt.render import (
     emit_record,
     grouped,
     is_terminal,
+    print_warnings,
     printable,
     progress,
     size,
@@ -93,6 +94,7 @@ def run_live(
         if isinstance(console, TerminalConsole):
             print(file=sys.stderr)  # the guest's last line, a prompt perhaps, is not over
         _report(summary, arguments.form, facts)
+        print_warnings(summary.warnings)
     return stop.exit_status or exit_status(summary)
 
 
@@ -291,8 +293,6 @@ def _report(summary: RunSummary, form: Format, facts: Mapping[str, Any]) -> None
     took = f"{duration(summary.guest_ns)} of guest time, {grouped(summary.branches)} branches"
     took += f" in {summary.seconds:.2f} s"
     lines = {"ended": ended, "ran": took}
-    if summary.faults:
-        lines["lost"] = "; ".join(summary.faults)
     if summary.path is not None:
         log, checkpoints = size(summary.log_bytes), size(summary.checkpoint_bytes)
         lines["recorded"] = str(summary.path)
@@ -317,7 +317,7 @@ def summary_fields(summary: RunSummary) -> dict[str, Any]:
         "log_bytes": summary.log_bytes,
         "checkpoints": summary.checkpoints,
         "checkpoint_bytes": summary.checkpoint_bytes,
-        "faults": summary.faults,
+        "warnings": summary.warnings,
     }
 
 

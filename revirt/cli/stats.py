@@ -52,6 +52,7 @@ _USAGE = (
     Column("checkpoints", "CHECKPOINTS", right=True, text=size),
     Column("pages", "PAGES", right=True, text=size),
     Column("index", "INDEX", right=True, text=size),
+    Column("disks", "DISKS", right=True, text=size),
     Column("other", "OTHER", right=True, text=size),
     Column("total", "TOTAL", right=True, text=size),
     Column("name", "NAME"),
@@ -68,6 +69,7 @@ class UsageRow:
     checkpoints: int
     pages: int
     index: int
+    disks: int
     other: int
     total: int
 
@@ -144,9 +146,19 @@ def usage_rows(paths: Iterable[Path]) -> Iterator[UsageRow]:
 
 
 def _total(rows: list[UsageRow]) -> UsageRow:
-    parts = (Usage(row.log, row.checkpoints, row.pages, row.index, row.other) for row in rows)
+    parts = (Usage(row.log, row.checkpoints, row.pages, row.index, row.disks, row.other) for row in rows)
     return _row("total", None, sum(parts, Usage()))
 
 
 def _row(name: str, path: Path | None, used: Usage) -> UsageRow:
-    return UsageRow(name, path, used.log, used.checkpoints, used.pages, used.index, used.other, used.total)
+    return UsageRow(
+        name,
+        path,
+        used.log,
+        used.checkpoints,
+        used.pages,
+        used.index,
+        used.disks,
+        used.other,
+        used.total,
+    )

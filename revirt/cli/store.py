@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from revirt.cli.rows import RecordingRow, recording_facts, recording_rows
+from revirt.cli.rows import DiskFacts, RecordingRow, disk_facts, recording_facts, recording_rows
 from revirt.errors import RecordingError, UsageError
 from revirt.recording import (
     Recording,
@@ -61,7 +61,8 @@ def ls(arguments: argparse.Namespace) -> int:
 
 def info(arguments: argparse.Namespace) -> int:
     """Print everything about one recording as a whole."""
-    facts = recording_facts(Recording.open(resolve(arguments.recording)))
+    recording = Recording.open(resolve(arguments.recording))
+    facts = recording_facts(recording) | {"disks": disk_facts(recording)}
     emit_record(facts if arguments.form is not Format.TABLE else _in_words(facts), arguments.form, sys.stdout)
     return 0
 
@@ -85,7 +86,11 @@ def _in_words(facts: dict[str, Any]) -> dict[str, Any]:
         **_ring_in_words(facts),
         **_origin_in_words(facts),
         **_fork_in_words(facts),
-        "machine": _listed({name: value for name, value in facts["machine"].items() if name != "cpuid"}),
+        "machine": _listed(
+            {name: value for name, value in facts["machine"].items() if name not in ("cpuid", "devices")}
+        ),
+        **_devices_in_words(facts["machine"].get("devices")),
+        **{f"disk {disk.number}": _disk_in_words(disk) for disk in facts["disks"]},
         "versions": _listed(facts["versions"]),
         "command": " ".join(facts["command"]),
         "uuid": facts["uuid"],
@@ -136,6 +141,27 @@ def _changes_in_words(fork: dict[str, Any]) -> Iterator[str]:
         yield f"event {number} dropped"
     for number, data in fork["replaced"].items():
         yield f'event {number} replaced by "{escape(bytes.fromhex(data))}"'
+
+
+def _devices_in_words(devices: Any) -> dict[str, Any]:
+    """What is plugged beyond what every machine has, but disks."""
+    if not isinstance(devices, dict):
+        return {}
+    pixels = devices["framebuffer"]
+    present = [name for name in ("firmware", "vga", "rng", "console") if devices[name]]
+    if pixels is not None:
+        present.append(f"framebuffer {pixels['width']}x{pixels['height']}")
+    cards = {f"network card {number}": nic["mac"] for number, nic in enumerate(devices["nics"])}
+    return {"devices": ", ".join(present), **cards}
+
+
+def _disk_in_words(disk: DiskFacts) -> str:
+    base = f"{disk.path} ({disk.problem})" if disk.problem else str(disk.path)
+    room = f"{size(disk.overlay)} may be written" if disk.overlay else "read-only"
+    wrote = (
+        f"{size(disk.written)} written in {grouped(disk.writes)} writes" if disk.writes else "nothing written"
+    )
+    return f"{size(disk.size)}, {room}, {wrote}; at first {base}, SHA-256 {disk.sha256}"
 
 
 def _beginning_in_words(kept: dict[str, int]) -> str:

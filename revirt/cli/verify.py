@@ -14,9 +14,21 @@ from revirt.errors import CorruptError, RecordingError, SealError, UsageError
 from revirt.log.frame import read_file
 from revirt.log.wording import payload
 from revirt.recording import Finding, Recording, Seal, Verdict, prove, resolve
+from revirt.recording.disks import FoundBase, check_bases
+from revirt.recording.machine import machine_of
 from revirt.recording.progress import no_progress
 from revirt.recording.seal import is_sealed
-from revirt.render import Column, Format, byte_progress, emit, emit_record, grouped, printable, styled
+from revirt.render import (
+    Column,
+    Format,
+    byte_progress,
+    emit,
+    emit_record,
+    grouped,
+    print_warnings,
+    printable,
+    styled,
+)
 from revirt.seal.keys import PublicKey, load_public
 from revirt.seal.proofs import PROOF_LIMIT, EventProof, ProvenEvent
 
@@ -57,6 +69,7 @@ def verify(arguments: argparse.Namespace) -> int:
     else:
         listed = [*first, *findings]
     verdict = verification.verdict
+    disks = list(_bases(recording))
     facts: dict[str, Any] = {
         "path": recording.path,
         "uuid": recording.manifest.uuid,
@@ -64,12 +77,23 @@ def verify(arguments: argparse.Namespace) -> int:
         "verdict": verdict,
         "findings": listed,
         "seal": _seal_facts(verification.seal, verification.unsealed, key),
+        "disks": [
+            {"number": each.number, "sha256": each.disk.sha256, "path": each.path, "problem": each.problem}
+            for each in disks
+        ],
     }
     if arguments.form is not Format.TABLE:
         emit_record(facts, arguments.form, sys.stdout)
     else:
         _print_verdict(verdict, recording.path)
         emit_record(dict(_seal_in_words(facts["seal"])), Format.TABLE, sys.stdout)
+    # Not a finding: an image is no part of the recording, and may be brought.
+    print_warnings(
+        f"disk {each.number} cannot be replayed: {each.problem}; if you have the image that it was recorded with: "
+        f"revirt disk {recording.path.name} --number {each.number} --base FILE"
+        for each in disks
+        if each.problem is not None
+    )
     return RecordingError.exit_status if verdict in (Verdict.DAMAGED, Verdict.TAMPERED) else 0
 
 
@@ -82,9 +106,22 @@ def _report_unreadable(path: Path, error: CorruptError, key: PublicKey | None, f
         _print_verdict(verdict, path)
     else:
         unknown = dict.fromkeys(("uuid", "state"))
-        facts = {"path": path, **unknown, "verdict": verdict, "findings": [found], "seal": None}
+        facts = {"path": path, **unknown, "verdict": verdict, "findings": [found], "seal": None, "disks": []}
         emit_record(facts, form, sys.stdout)
     return error.exit_status
+
+
+def _bases(recording: Recording) -> Iterator[FoundBase]:
+    """Yield the images of the disks of *recording*, read as a whole; none if its machine is not known."""
+    try:
+        disks = machine_of(recording.path, recording.manifest).devices.disks
+    except RecordingError:
+        return
+    with byte_progress(recording.path.name) as line:
+        shown = line.update if line is not None else no_progress
+        yield from check_bases(
+            recording.path, disks, lambda done, total: shown("checking disks", done, total)
+        )
 
 
 def _print_verdict(verdict: Verdict, path: Path) -> None:

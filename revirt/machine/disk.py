@@ -37,6 +37,8 @@ class DiskContents:
             raise ValueError(f"an overlay takes {config.store_size} bytes of store, not {len(store)}")
         self.sectors = config.size // SECTOR_SIZE
         self.is_read_only = not config.overlay
+        self.was_full = False
+        """Whether a write was refused because the overlay had no room; told to people, and no part of any state."""
         self._config = config
         self._base = base
         self._store = store
@@ -49,6 +51,11 @@ class DiskContents:
     def used(self) -> int:
         """How many blocks the guest has written."""
         return 0 if self.is_read_only else min(self._count[0], self._config.overlay)
+
+    @property
+    def room(self) -> int:
+        """How many bytes of it, in whole blocks, the guest may write in all."""
+        return self._config.overlay * BLOCK_SIZE
 
     @property
     def store_size(self) -> int:
@@ -89,6 +96,7 @@ class DiskContents:
         start, end = sector * SECTOR_SIZE, sector * SECTOR_SIZE + len(data)
         blocks = range(start // BLOCK_SIZE, -(-end // BLOCK_SIZE))
         if self.used + sum(self._slot(block) is None for block in blocks) > self._config.overlay:
+            self.was_full = True
             raise DiskError("the overlay is full")
         view = memoryview(data)
         for block in blocks:
@@ -104,9 +112,11 @@ class DiskContents:
 
     def _slot(self, block: int) -> memoryview | None:
         """Return *block* of the overlay, None if it is as in the base."""
-        # A checkpoint that was tampered with may name any.
-        number = 0 if self.is_read_only else min(self._table[block], self._config.overlay)
-        return self._overlay[(number - 1) * BLOCK_SIZE : number * BLOCK_SIZE] if number else None
+        # A checkpoint that was tampered with may name any: one that is not in use yet is none.
+        number = 0 if self.is_read_only else self._table[block]
+        if not 0 < number <= self.used:
+            return None
+        return self._overlay[(number - 1) * BLOCK_SIZE : number * BLOCK_SIZE]
 
     def _take_slot(self, block: int, *, is_whole: bool) -> memoryview:
         number = self.used + 1

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from revirt.core import load_unicorn
-from revirt.image.base import BaseImage
+from revirt.image.base import BaseImage, changed_images
 from revirt.image.guest import Guest
 from revirt.machine.config import ClockMode, MachineConfig
 from revirt.machine.inputs import Inputs
@@ -58,7 +58,10 @@ class RecordOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """What a run came to.  Times are in seconds of the host, ``guest_ns`` in nanoseconds of the guest."""
+    """What a run came to.  Times are in seconds of the host, ``guest_ns`` in nanoseconds of the guest.
+
+    ``warnings`` are sentences about what went wrong beside the guest.
+    """
 
     reason: str
     exit_code: int | None
@@ -72,8 +75,7 @@ class RunSummary:
     checkpoints: int
     checkpoint_bytes: int
     path: Path | None
-    faults: tuple[str, ...] = ()
-    """What was cut off from the guest while it ran, and why."""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -155,15 +157,10 @@ def record_from(
             machine = _build(config, live, images, options)
             beginning.load(machine)
             beginning.take_pages()
-            return _run(machine, live, None, options, on_start)
+            return _warned(_run(machine, live, None, options, on_start), machine, images)
         contents = beginning.describe(command)
         with RecordingWriter.create(
-            directory,
-            contents,
-            options.limits,
-            options.sign,
-            beginning.base,
-            [image.path for image in images],
+            directory, contents, options.limits, options.sign, beginning.base, images
         ) as writer:
             recorder = Recorder(live, writer, lambda: live.stop("the recording cannot be written"))
             machine = _build(config, recorder, images, options)
@@ -172,7 +169,20 @@ def record_from(
             if options.trigger is not None:
                 options.trigger.attach(writer.freeze)
             recording = _Recording(writer, recorder, beginning, contents.start.checkpoint)
-            return _run(machine, live, recording, options, on_start)
+            return _warned(_run(machine, live, recording, options, on_start), machine, images)
+
+
+def _warned(summary: RunSummary, machine: Machine, images: Sequence[BaseImage]) -> RunSummary:
+    """Return *summary* with what is to be said of the disks of *machine*, whose *images* were read."""
+    warnings = [
+        f"disk {number} was full: the guest may write {contents.room >> 10} KiB to it, wanted more, and got I/O errors;"
+        " allow more with --disk FILE,overlay=SIZE"
+        for number, contents in enumerate(machine.disks)
+        if contents.was_full
+    ]
+    if summary.path is not None:
+        warnings += changed_images(images, "a replay wants it as it was when the recording began")
+    return replace(summary, warnings=(*summary.warnings, *warnings))
 
 
 def _build(
@@ -226,7 +236,7 @@ def _run(
         checkpoints=recording.number - recording.first if recording else 0,
         checkpoint_bytes=writer.checkpoint_bytes if writer else 0,
         path=writer.path if writer else None,
-        faults=faults,
+        warnings=faults,
     )
 
 

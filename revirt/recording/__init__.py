@@ -6,7 +6,7 @@
     pages/<8>.pages            the pages that each checkpoint adds
     seal/                      who vouches for all of it, if somebody does: see `sealer`
     lock                       locked (flock) for as long as the recorder lives
-    disks/<n>                  where the image of disk n is, which is no part of it: see `disks`
+    disks/<n>                  what disk n held at first, which is no part of it: see `disks`
     index/                     what replays found, and no part of it: see revirt.index
 
 States, as a reader sees them:

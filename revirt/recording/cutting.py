@@ -25,6 +25,8 @@ from revirt.log.excerpt import LogExcerpt, write_log_excerpt
 from revirt.log.frame import write_whole
 from revirt.log.reader import LogReader, Start
 from revirt.recording import layout
+from revirt.recording.disks import share_bases
+from revirt.recording.machine import machine_of
 from revirt.recording.manifest import CUT, NAME, Kept, Manifest, RecordingState
 from revirt.recording.placing import new_recording
 from revirt.recording.progress import Progress, no_progress
@@ -159,6 +161,7 @@ def _make(
         lambda done, total: progress("copying memory", done, total),
     )
     contents = _describe(source, start, branches, asked, excerpt, start.number + count)
+    share_bases(source.path, made, len(machine_of(source.path, contents).devices.disks))
     _write_manifest(source, made, contents)
     (made / layout.LOCK).touch()
     progress("checking", 0, None)

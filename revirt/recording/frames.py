@@ -1,4 +1,4 @@
-"""The network frames of a recording, as its log has them, and the guest's time at each as far as the log tells.
+"""The network frames of a recording, as its log has them, and the guest's time at events as far as the log tells.
 
 By the host's clock it tells all: the clock's rate, where it was set, and how far it ran between, in branches.  By the
 virtual clock it does not: an idle guest's clock goes from timer to timer without an event, so only a replay knows.
@@ -6,7 +6,7 @@ virtual clock it does not: an idle guest's clock goes from timer to timer withou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 import msgpack
@@ -38,6 +38,18 @@ class RecordedFrame:
 
 def recorded_frames(recording: Recording) -> Iterator[RecordedFrame]:
     """Yield the frames of *recording*, in order; raises as `Recording.events`."""
+    for ordinal, event, guest_ns in timed_events(recording, _DIRECTIONS):
+        is_inbound = _DIRECTIONS[event.kind]
+        yield RecordedFrame(
+            ordinal, event.branches, event.halted, guest_ns, is_inbound, event.number, event.data
+        )
+
+
+def timed_events(recording: Recording, kinds: Container[Kind]) -> Iterator[tuple[int, Event, int | None]]:
+    """Yield the events of *kinds* with their ordinals and the guest's time at each, None where the log does not tell.
+
+    Raises as `Recording.events`.
+    """
     clock: LogClock | None = None
     is_told = recording.manifest.clock == "host"
     checkpoints = {info.event: info.number for info in recording.checkpoints} if is_told else {}
@@ -46,12 +58,8 @@ def recorded_frames(recording: Recording) -> Iterator[RecordedFrame]:
             clock.follow(event)
         elif ordinal in checkpoints:
             clock = LogClock.at_checkpoint(recording, checkpoints[ordinal])
-        is_inbound = _DIRECTIONS.get(event.kind)
-        if is_inbound is not None:
-            guest_ns = clock.ns_at(event.branches) if clock is not None else None
-            yield RecordedFrame(
-                ordinal, event.branches, event.halted, guest_ns, is_inbound, event.number, event.data
-            )
+        if event.kind in kinds:
+            yield ordinal, event, clock.ns_at(event.branches) if clock is not None else None
 
 
 class LogClock:

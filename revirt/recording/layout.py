@@ -18,7 +18,8 @@ PAGES = "pages"
 SEAL = "seal"
 LOCK = "lock"
 DISKS = "disks"
-"""Where the images of disks are, which are no part of it: see `revirt.recording.disks`."""
+"""What disks held at first, which is no part of it: see `revirt.recording.disks`."""
+_PACKED_DISK = re.compile(rf"{DISKS}/([0-7])\.zst", re.ASCII)
 INDEX = "index"
 """Derived from the rest, and no part of it: see `revirt.index`."""
 
@@ -80,6 +81,17 @@ def is_member(name: str) -> bool:
         return True
     directory, _, rest = name.partition("/")
     return directory in DIRECTORIES and DIRECTORIES[directory](rest) and "/" not in rest
+
+
+def packed_disk_name(number: int) -> str:
+    """Return the name in a pack of the image of disk *number*, which is compressed there."""
+    return f"{DISKS}/{number}.zst"
+
+
+def packed_disk(name: str) -> int | None:
+    """Return the number of the disk whose image is called *name* in a pack, None if it is no such name."""
+    match = _PACKED_DISK.fullmatch(name)
+    return int(match[1]) if match is not None else None
 
 
 def in_order(name: str) -> tuple[bool, str]:

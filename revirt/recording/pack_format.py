@@ -20,6 +20,7 @@ Rules:
 - The index is believed only after its check.  Its place, its first line and its last stay as they are in all
   versions of the format.
 - Only files that a recording may have are in it, each once, in their order.
+- Images of disks, compressed, may be in it besides, as ``recording/disks/0.zst``; if any is the version is 2, else 1.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ from pathlib import Path
 from revirt.errors import CorruptError, FormatVersionError
 from revirt.recording import layout, manifest
 
-VERSION = 1
+VERSION = 2
+_WITHOUT_IMAGES = 1
+"""The version of a pack without images of disks, as all were at first."""
 SUFFIX = ".revirt"
 """How the names of packs end, unless somebody wants another name."""
 INDEX_NAME = "revirt.pack"
@@ -120,20 +123,25 @@ class Index:
         self._path = path
         self.count = 0
         """How many members there are."""
+        self.has_images = False
+        """Whether there are images of disks among them."""
         size = BLOCK + len(data) + padding(len(data)) + len(END)
         for member in self:
             self.count += 1
+            self.has_images |= layout.packed_disk(member.name) is not None
             size += BLOCK + member.size + padding(member.size)
         self.pack_size = size
         """Bytes of the whole pack."""
 
     @classmethod
-    def of(cls, path: Path, members: Iterable[Member]) -> Index:
+    def of(cls, path: Path, members: Iterable[Member], *, has_images: bool = False) -> Index:
         """Return the index of *members*, which are in their order, of the recording *path*.
+
+        *has_images* says whether images of disks are among them.
 
         Raises CorruptError if there are too many.
         """
-        data = bytearray(b"# revirt pack %d\n" % VERSION)
+        data = bytearray(b"# revirt pack %d\n" % (VERSION if has_images else _WITHOUT_IMAGES))
         for each in members:
             data += b"# %d bytes\n" % each.size
             data += f"BLAKE2b-256 ({each.packed_name}) = {each.digest.hex()}\n".encode()
@@ -160,7 +168,10 @@ class Index:
             raise _corrupt(path, "the index has no format version", 0)
         if int(first[1]) > VERSION:
             raise FormatVersionError(path, int(first[1]), VERSION)
-        return cls(path, data)
+        index = cls(path, data)
+        if index.has_images != (int(first[1]) != _WITHOUT_IMAGES):
+            raise _corrupt(path, f"images of disks are in version {VERSION} only, and in each of that", 0)
+        return index
 
     def __iter__(self) -> Iterator[Member]:
         first = _FIRST.match(self.data)
@@ -173,7 +184,8 @@ class Index:
                 raise _corrupt(self._path, "not what an index says of a file", place)
             member = Member(entry[2].decode(), int(entry[1]), bytes.fromhex(entry[3].decode()))
             key = layout.in_order(member.name)
-            if not layout.is_member(member.name) or member.size > MEMBER_LIMIT:
+            is_known = layout.is_member(member.name) or layout.packed_disk(member.name) is not None
+            if not is_known or member.size > MEMBER_LIMIT:
                 raise _corrupt(
                     self._path, f"{member.name} of {member.size} bytes is no file of a recording", place
                 )

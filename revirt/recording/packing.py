@@ -4,6 +4,7 @@ Rules:
 - A recording is verified before it is packed, and none is packed while it is being recorded.
 - Every file is read twice: for the index, which comes first in the pack, and to be copied.  One that is not the same
   the second time ends it.
+- Images of disks are no part of a recording.  They are in a pack if that is asked for.
 - The pack is there whole or not at all, and takes nobody's place.
 """
 
@@ -12,14 +13,16 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 from revirt.errors import CorruptError, FormatVersionError, HostError, RecordingError, RecordingExistsError
 from revirt.log.frame import list_directory, open_file, read_at
+from revirt.machine.devices import Disk
 from revirt.recording import layout, manifest
 from revirt.recording.manifest import RecordingState
 from revirt.recording.pack_format import (
@@ -32,9 +35,11 @@ from revirt.recording.pack_format import (
     new_digest,
     padding,
 )
+from revirt.recording.packed_disks import compress_images, disks_of
 from revirt.recording.progress import Progress, no_progress
 from revirt.recording.reader import Recording
 
+_PREFIX = ".revirt-pack-"
 PIECE = 1 << 20
 """Bytes that are read, hashed and written at a time."""
 
@@ -46,7 +51,8 @@ class PackReport:
     ``path`` is the file or directory that was made, None for a stream.  ``size`` and ``digest`` are those of the whole
     pack, in bytes and as BLAKE2b-256; ``files`` says how many files of the recording are in it.  ``problems`` counts
     what `Recording.verify` finds in a recording that was packed or unpacked by force.  ``left_out`` are names in
-    the recording's directory that mean nothing there.
+    the recording's directory that mean nothing there.  ``disks`` are those that the recording wants the images of;
+    ``has_images`` says whether these are in the pack.
     """
 
     path: Path | None
@@ -56,10 +62,17 @@ class PackReport:
     digest: bytes
     problems: int = 0
     left_out: tuple[str, ...] = ()
+    disks: tuple[Disk, ...] = ()
+    has_images: bool = False
 
 
 def pack(
-    recording: Path, target: Path, *, force: bool = False, progress: Progress = no_progress
+    recording: Path,
+    target: Path,
+    *,
+    force: bool = False,
+    with_disks: bool = False,
+    progress: Progress = no_progress,
 ) -> PackReport:
     """Pack the recording in the directory *recording* into the new file *target*.
 
@@ -73,7 +86,14 @@ def pack(
         raise RecordingError(f"{target} is inside the recording", hint="name another place with -o")
     try:
         with _new_file(target) as file:
-            report = pack_to(recording, file, force=force, progress=progress)
+            report = pack_to(
+                recording,
+                file,
+                force=force,
+                with_disks=with_disks,
+                scratch=target.parent,
+                progress=progress,
+            )
     except OSError as error:
         problem = error.strerror or str(error)
         raise HostError(
@@ -83,9 +103,17 @@ def pack(
 
 
 def pack_to(
-    recording: Path, out: BinaryIO, *, force: bool = False, progress: Progress = no_progress
+    recording: Path,
+    out: BinaryIO,
+    *,
+    force: bool = False,
+    with_disks: bool = False,
+    scratch: Path | None = None,
+    progress: Progress = no_progress,
 ) -> PackReport:
-    """Write a pack of the recording in the directory *recording* to *out*.
+    """Write a pack of the recording in the directory *recording* to *out*, *with_disks* with the images of its disks.
+
+    These are compressed in a directory made in *scratch*, or else where the host has such.
 
     Raises NoRecordingError if there is none, RecordingError if it is still being recorded or changes meanwhile,
     FormatVersionError if a newer revirt made it.  One that is damaged is refused with CorruptError unless *force*:
@@ -93,18 +121,42 @@ def pack_to(
     """
     uuid, problems = check(recording, force=force, progress=progress)
     names, left_out = _names(recording)
-    index = Index.of(recording, _members(recording, names, progress))
-    sink = _Sink(out, index.pack_size, progress)
-    sink.write(encode_header(INDEX_NAME, len(index.data)))
-    sink.write(index.data)
-    sink.write(bytes(padding(len(index.data))))
-    for member in index:
-        sink.write(member.header)
-        _copy(recording, member, sink)
-        sink.write(bytes(padding(member.size)))
-    sink.write(END)
+    with ExitStack() as stack:
+        images: Mapping[str, Path] = {}
+        if with_disks:
+            directory = stack.enter_context(TemporaryDirectory(prefix=_PREFIX, dir=scratch))
+            images = compress_images(recording, Path(directory), progress)
+        files = {name: images.get(name, recording / name) for name in (*names, *images)}
+        index = Index.of(recording, _members(files, progress), has_images=bool(images))
+        sink = _Sink(out, index.pack_size, progress)
+        sink.write(encode_header(INDEX_NAME, len(index.data)))
+        sink.write(index.data)
+        sink.write(bytes(padding(len(index.data))))
+        for member in index:
+            sink.write(member.header)
+            _copy(files[member.name], member, sink)
+            sink.write(bytes(padding(member.size)))
+        sink.write(END)
     out.flush()
-    return PackReport(None, uuid, index.count, sink.size, sink.digest(), problems, tuple(left_out))
+    return PackReport(
+        None,
+        uuid,
+        index.count,
+        sink.size,
+        sink.digest(),
+        problems,
+        tuple(left_out),
+        wanted_disks(recording),
+        bool(images),
+    )
+
+
+def wanted_disks(recording: Path) -> tuple[Disk, ...]:
+    """Return the disks of *recording*, none if its manifest does not tell."""
+    try:
+        return disks_of(recording)
+    except RecordingError:
+        return ()
 
 
 def check(
@@ -149,32 +201,35 @@ def _refuse_recorder(is_recorded: bool, recording: Path) -> None:
 
 
 def _names(recording: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the recording's files, in their order, and of what else lies there; raises CorruptError."""
+    """Return the names of the recording's files, and of what else lies there; raises CorruptError."""
     found: list[str] = []
     for path in list_directory(recording, follow=True):
         if path.name not in layout.DIRECTORIES:
             found.append(path.name)
         else:
             found += (f"{path.name}/{each.name}" for each in list_directory(path))
-    names = sorted(filter(layout.is_member, found), key=layout.in_order)
+    names = list(filter(layout.is_member, found))
     left_out = (name for name in found if not layout.is_member(name) and not _is_passing(name))
     return names, list(left_out)
 
 
 def _is_passing(name: str) -> bool:
-    """Return whether *name* is of what nobody misses: the lock, the index, and what a dead recorder was writing."""
-    return name in (layout.LOCK, layout.INDEX) or layout.is_member(name.removesuffix(".tmp"))
+    """Return whether *name* is of what nobody misses: the lock, the index, and what a dead recorder was writing.
+
+    Of images of disks it is said elsewhere that they are missing.
+    """
+    return name in (layout.LOCK, layout.INDEX, layout.DISKS) or layout.is_member(name.removesuffix(".tmp"))
 
 
-def _members(recording: Path, names: list[str], progress: Progress) -> Iterator[Member]:
-    """Yield the files of the recording; raises CorruptError."""
-    total = sum(_size(recording / name) for name in names)
+def _members(files: Mapping[str, Path], progress: Progress) -> Iterator[Member]:
+    """Yield what is to be packed, in order; *files* say where it is, by name.  Raises CorruptError."""
+    total = sum(map(_size, files.values()))
     done = 0
-    for name in names:
+    for name in sorted(files, key=layout.in_order):
         size, digest = 0, new_digest()
-        if _size(recording / name) > MEMBER_LIMIT:
-            raise CorruptError(recording / name, "larger than a pack can hold", hint="")
-        for piece in _read(recording / name, MEMBER_LIMIT):
+        if _size(files[name]) > MEMBER_LIMIT:
+            raise CorruptError(files[name], "larger than a pack can hold", hint="")
+        for piece in _read(files[name], MEMBER_LIMIT):
             size += len(piece)
             digest.update(piece)
             progress("hashing", done + size, total)
@@ -182,8 +237,7 @@ def _members(recording: Path, names: list[str], progress: Progress) -> Iterator[
         yield Member(name, size, digest.digest())
 
 
-def _copy(recording: Path, member: Member, sink: _Sink) -> None:
-    path = recording / member.name
+def _copy(path: Path, member: Member, sink: _Sink) -> None:
     size, digest = 0, new_digest()
     for piece in _read(path, member.size):
         size += len(piece)
@@ -238,7 +292,7 @@ class _Sink:
 @contextmanager
 def _new_file(target: Path) -> Iterator[BinaryIO]:
     """Give a file to write, and let it take the name *target* when the block ends well; raises OSError."""
-    temporary = target.with_name(f".revirt-pack-{secrets.token_hex(8)}")
+    temporary = target.with_name(f"{_PREFIX}{secrets.token_hex(8)}")
     try:
         with open(temporary, "xb") as file:
             yield file

@@ -4,6 +4,7 @@ Rules:
 - Nothing is overwritten: the new name is taken by making a directory, which succeeds only where there is nothing.
 - A recording is at its new place whole or not at all, and is not touched at the old one before it is.  Between two
   file systems it is copied beside its new place, compared and verified there, and renamed; only then the old one goes.
+- Images of disks go with it; one that is elsewhere stays there, and is where it was for the recording at its new place.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from revirt.errors import CorruptError, RecordingError, RecordingExistsError, UsageError
+from revirt.errors import CorruptError, GuestError, RecordingError, RecordingExistsError, UsageError
+from revirt.image.base import BaseImage
 from revirt.recording import layout, manifest, store
+from revirt.recording.disks import bases_named
 from revirt.recording.reader import Recording
 
 _READ_SIZE = 1 << 20
@@ -121,10 +124,20 @@ def _rename(source: Path, target: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """What is in a directory, as paths relative to it: what contains comes before what is contained."""
+    """What is in a directory, as paths relative to it: what contains comes before what is contained.
+
+    ``images`` are of disks, and ``links`` lead to such.
+    """
 
     directories: list[Path]
     files: list[Path]
+    images: list[Path]
+    links: list[Path]
+
+    @property
+    def all_files(self) -> list[Path]:
+        """Everything but directories; the manifest comes first."""
+        return sorted([*self.files, *self.images, *self.links], key=lambda file: file != Path(manifest.NAME))
 
 
 def _copy_across(source: Path, target: Path) -> _Contents:
@@ -148,19 +161,22 @@ def _copy_across(source: Path, target: Path) -> _Contents:
 
 def _contents(path: Path) -> _Contents:
     """Return what is in *path*; raises RecordingError for what is neither file nor directory, and OSError."""
-    directories, files = [Path()], []
+    directories, files, images, links = [Path()], list[Path](), list[Path](), list[Path]()
     for at in directories:
+        is_of_disks = at == Path(layout.DISKS)
         for name in sorted(os.listdir(path / at)):
             mode = os.lstat(path / at / name).st_mode
             if stat.S_ISDIR(mode):
                 directories.append(at / name)
             elif stat.S_ISREG(mode):
-                files.append(at / name)
+                (images if is_of_disks else files).append(at / name)
+            elif stat.S_ISLNK(mode) and is_of_disks:
+                links.append(at / name)
             else:
                 raise RecordingError(
                     f"cannot copy {path / at / name}, which is neither a file nor a directory"
                 )
-    return _Contents(directories, files)
+    return _Contents(directories, files, images, links)
 
 
 def _copy(source: Path, copy: Path, contents: _Contents) -> None:
@@ -169,6 +185,10 @@ def _copy(source: Path, copy: Path, contents: _Contents) -> None:
     for each in contents.files:
         shutil.copy2(source / each, copy / each, follow_symlinks=False)
         _sync(copy / each)
+    for each in contents.images:
+        _copy_image(source / each, copy / each)
+    for each in contents.links:
+        (copy / each).symlink_to(os.readlink(source / each))
     for each in contents.directories:
         shutil.copystat(source / each, copy / each)
         _sync(copy / each)
@@ -176,7 +196,7 @@ def _copy(source: Path, copy: Path, contents: _Contents) -> None:
 
 def _check(source: Path, copy: Path, contents: _Contents) -> None:
     """Compare *copy* with *source*, and verify it; raises CorruptError."""
-    for each in contents.files:
+    for each in (*contents.files, *contents.images):
         if not _is_same(source / each, copy / each):
             raise CorruptError(source / each, "changed while it was being copied")
     for finding in islice(Recording.open(copy).verify(), 1):
@@ -191,6 +211,20 @@ def _is_same(one: Path, other: Path) -> bool:
         return not theirs.read(1)
 
 
+def _copy_image(source: Path, target: Path) -> None:
+    """Copy the image of a disk, of which it stays known what it is; raises CorruptError and OSError."""
+    try:
+        image = BaseImage.open(source)
+    except GuestError as error:
+        raise CorruptError(source, str(error)) from error
+    try:
+        image.keep(target, is_copied=True)
+    finally:
+        image.close()
+    shutil.copystat(source, target)
+    _sync(target)
+
+
 def _sync(path: Path) -> None:
     """Have the host write *path*, a file or a directory, before what follows."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -203,11 +237,12 @@ def _sync(path: Path) -> None:
 def _delete_copied(source: Path, target: Path, contents: _Contents) -> None:
     """Delete from *source* what was copied to *target*, and nothing else; raises RecordingError."""
     try:
-        # The manifest first: without it, what is left after an interruption is no recording.
-        for each in sorted(contents.files, key=lambda file: file != Path(manifest.NAME)):
-            (source / each).unlink()
-        for each in reversed(contents.directories):
-            (source / each).rmdir()
+        with bases_named(source):
+            # The manifest first: without it, what is left after an interruption is no recording.
+            for each in contents.all_files:
+                (source / each).unlink()
+            for each in reversed(contents.directories):
+                (source / each).rmdir()
     except OSError as error:
         problem = f"{target} is whole, but what it was copied from cannot be deleted: {_reason(error)}"
         raise RecordingError(problem, hint=f"delete {source} yourself") from error

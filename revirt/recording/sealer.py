@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from revirt.checkpoint import CheckpointInfo
-from revirt.checkpoint.format import PAGE_SIZE
 from revirt.log.frame import write_whole
 from revirt.log.rows import Rows
 from revirt.machine.config import MachineConfig
@@ -54,7 +53,7 @@ class Sealer:
         self._schedule = schedule
         self._uuid, self._subject = contents.uuid, contents.subject
         self._tree = HistoryTree()
-        self._memory = MemoryTree(MachineConfig.from_plain(contents.machine).memory // PAGE_SIZE)
+        self._memory = MemoryTree(MachineConfig.from_plain(contents.machine).page_count)
         self._events = 0
         self._evicted: Evicted | None = None
         self._sizes: dict[str, int] = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from revirt.checkpoint.format import PAGE_SIZE, checkpoint_name
+from revirt.checkpoint.format import checkpoint_name
 from revirt.errors import CorruptError
 from revirt.log import segment
 from revirt.log.columns import Share
@@ -142,4 +142,4 @@ def _per_million(size: int, count: int | None) -> float | None:
 
 
 def _memory_pages(recording: Recording) -> int:
-    return machine_of(recording.path, recording.manifest).memory // PAGE_SIZE
+    return machine_of(recording.path, recording.manifest).page_count

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from revirt.errors import HostError, NoRecordingError, RecordingError
 from revirt.recording import layout
+from revirt.recording.disks import bases_named
 from revirt.recording.manifest import NAME, Manifest
 
 LATEST = "latest"
@@ -151,7 +152,8 @@ def remove(path: Path) -> None:
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         # Does not follow links inside, also not those put there while it is at work.
-        shutil.rmtree(path)
+        with bases_named(path):
+            shutil.rmtree(path)
     except OSError as error:
         raise RecordingError(f"cannot delete {path}: {error.strerror}") from error
     _forget_latest()

@@ -28,7 +28,8 @@ from revirt.recording.pack_format import (
     new_digest,
     padding,
 )
-from revirt.recording.packing import PIECE, PackReport, check
+from revirt.recording.packed_disks import expand_images
+from revirt.recording.packing import PIECE, PackReport, check, wanted_disks
 from revirt.recording.placing import new_recording, refuse_existing
 from revirt.recording.progress import Progress, no_progress
 
@@ -90,11 +91,22 @@ def unpack_from(
             (made / layout.LOCK).touch()
             progress("checking", 0, None)
             uuid, problems = check(made, force=force, source=source)
+            expand_images(made, source, progress)
+            disks = wanted_disks(made)
     except OSError as error:
         problem = error.strerror or str(error)
         hint = "choose a writable directory with free space with -o"
         raise HostError(f"cannot unpack into {target}: {problem}", hint=hint) from error
-    return PackReport(target, uuid, index.count, pack.offset, pack.digest(), problems)
+    return PackReport(
+        target,
+        uuid,
+        index.count,
+        pack.offset,
+        pack.digest(),
+        problems,
+        disks=disks,
+        has_images=index.has_images,
+    )
 
 
 class _Source:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from revirt.errors import RecordingError
+from revirt.image.sparse import allocated_size
 from revirt.recording import layout
 
 _PARTS = {
@@ -16,23 +17,28 @@ _PARTS = {
     layout.CHECKPOINTS: "checkpoints",
     layout.PAGES: "pages",
     layout.INDEX: "index",
+    layout.DISKS: "disks",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Bytes in the files of a recording, by part; ``other`` is what is in none of the directories named."""
+    """Bytes in the files of a recording, by part; ``other`` is what is in none of the directories named.
+
+    ``disks`` are what images of disks take that have no other name: the others take nothing of their own.
+    """
 
     log: int = 0
     checkpoints: int = 0
     pages: int = 0
     index: int = 0
+    disks: int = 0
     other: int = 0
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.log + self.checkpoints + self.pages + self.index + self.other
+        return self.log + self.checkpoints + self.pages + self.index + self.disks + self.other
 
     def __add__(self, added: Usage) -> Usage:
         return Usage(
@@ -40,6 +46,7 @@ class Usage:
             self.checkpoints + added.checkpoints,
             self.pages + added.pages,
             self.index + added.index,
+            self.disks + added.disks,
             self.other + added.other,
         )
 
@@ -70,8 +77,14 @@ def _files(directory: Path) -> Iterator[tuple[Path, int]]:
                 if stat.S_ISDIR(found.st_mode):
                     waiting.append(at / name)
                 else:
-                    yield at / name, found.st_size
+                    yield at / name, _size(found, is_image=at == directory / layout.DISKS)
         except OSError as error:
             if at != directory and isinstance(error, FileNotFoundError):
                 continue
             raise RecordingError(f"cannot read {at}: {error.strerror}") from error
+
+
+def _size(found: os.stat_result, *, is_image: bool) -> int:
+    if not (is_image and stat.S_ISREG(found.st_mode)):
+        return found.st_size
+    return allocated_size(found) if found.st_nlink == 1 else 0

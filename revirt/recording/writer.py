@@ -15,12 +15,13 @@ from typing import Any, Self
 from revirt.checkpoint import Base, CheckpointInfo, CheckpointWriter, LoadedCheckpoint
 from revirt.checkpoint.sharing import share_pages
 from revirt.errors import CorruptError, HostError, KeyFileError, RecordingExistsError
+from revirt.image.base import BaseImage
 from revirt.log.events import Event, Kind
 from revirt.log.frame import write_whole
 from revirt.log.rows import Rows, Source, rows_of
 from revirt.log.writer import LogWriter
 from revirt.recording import layout, manifest, store
-from revirt.recording.disks import link_bases
+from revirt.recording.disks import keep_bases
 from revirt.recording.manifest import Kept, Manifest, RecordingState
 from revirt.recording.ring import Ring, RingLimits
 from revirt.recording.sealer import Sealer
@@ -65,14 +66,14 @@ class RecordingWriter:
         limits: RingLimits | None = None,
         sign: Path | None = None,
         base: LoadedCheckpoint | None = None,
-        images: Sequence[Path] = (),
+        images: Sequence[BaseImage] = (),
     ) -> Self:
         """Begin a recording in the new directory *path*; in `recordings_dir` it becomes the latest.
 
         With *limits* it is circular: what is older than they allow goes.  It is sealed with the private key in the
         file *sign*, which is looked at once and not kept.  With a *base*, which goes with neither, its pages are those
         of that checkpoint of another recording but for what is added, and *contents* have to say that it begins with
-        the number behind that.  *images* are those of its disks.
+        the number behind that.  *images* are those of its disks, which are kept beside it.
 
         Raises RecordingExistsError if there is something at *path*, HostError if it cannot be written, KeyFileError
         if there is no key, CorruptError if pages of *base* are damaged.
@@ -283,11 +284,11 @@ class RecordingWriter:
             os.close(lock)
 
 
-def _begin(path: Path, text: str, base: LoadedCheckpoint | None, images: Sequence[Path]) -> int:
+def _begin(path: Path, text: str, base: LoadedCheckpoint | None, images: Sequence[BaseImage]) -> int:
     """Make the directories, with the pages of *base*, the lock and the manifest; return the lock's descriptor."""
     for name in layout.ALWAYS:
         (path / name).mkdir()
-    link_bases(path, images)
+    keep_bases(path, images)
     if base is not None:
         share_pages(base, path / layout.PAGES)
     lock = os.open(path / layout.LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from revirt.errors import DivergenceError, UsageError
+from revirt.image.base import changed_images
 from revirt.log.events import Event
 from revirt.machine.machine import Ended, Machine
 from revirt.position import Position
@@ -39,7 +40,7 @@ class ReplayReport:
     """What a replay came to.  ``seconds`` are of the host, ``guest_ns`` of the guest.
 
     ``exact`` is true if everything that was recorded in the stretch replayed came again.  ``ended`` is how the guest
-    ended, None if it did not by itself.
+    ended, None if it did not by itself.  ``warnings`` are sentences about what went wrong beside the guest.
     """
 
     exact: bool
@@ -51,6 +52,7 @@ class ReplayReport:
     seconds: float
     ended: Ended | None
     divergence: Divergence | None
+    warnings: tuple[str, ...] = ()
 
 
 def replay(
@@ -124,6 +126,7 @@ def replay(
         seconds=time.perf_counter() - started,
         ended=session.machine.ended,
         divergence=divergence,
+        warnings=tuple(changed_images(session.images, "a replay is exact only over what was recorded")),
     )
 
 

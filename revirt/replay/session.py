@@ -60,10 +60,12 @@ class ReplaySession:
             on_event=on_event,
             pace=pace,
         )
+        self.images = open_bases(recording.path, config.devices.disks)
+        """What the disks held at first."""
         self.machine = Machine(
             config,
             self.replayer,
-            bases=open_bases(recording.path, config.devices.disks),
+            bases=self.images,
             translation_buffer=translation_buffer,
             track_writes=track_writes,
         )

@@ -57,7 +57,7 @@ def test_a_network_that_goes_away_is_told_at_the_end_and_ends_nothing(
         peer.join()
 
     assert status == 0
-    assert json.loads(capsys.readouterr().out)["faults"] == [f"network card 0: {tmp_path}/net went away"]
+    assert json.loads(capsys.readouterr().out)["warnings"] == [f"network card 0: {tmp_path}/net went away"]
 
 
 def test_frames_without_a_driver_harm_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
