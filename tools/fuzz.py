@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Feeds revirt what nobody meant it to see: damaged recordings, and guests made of random code.
+"""Feeds revirt what nobody meant it to see: damaged recordings, guests made of random code, bad drivers.
 
     python tools/fuzz.py --seconds 60
     python tools/fuzz.py --seed 7 --case 123                    one case again; its files are kept
     python tools/fuzz.py --file all --cases 10000               files only, in one process
     python tools/fuzz.py --seed 7 --file pages --case 123       one of them again
     python tools/fuzz.py --guided segment --seconds 600         files that coverage leads to; needs atheris
+    python tools/fuzz.py --devices --seconds 600                what a hostile guest does to its devices
+    python tools/fuzz.py --only driver --seconds 600            the same in guests, recorded and replayed
 
 A case is made by nothing but the seed and its number.  These are failures: an exception that is not a `RevirtError`,
 an exit status that docs/cli.md does not list, a process that dies, cannot be stopped or takes too much memory, and a
@@ -29,15 +31,20 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fuzzing import batches, cases
-from fuzzing.files import KINDS, KINDS_GUIDED
+from fuzzing.files import DEVICE_KINDS, KINDS, KINDS_GUIDED
 from fuzzing.recordings import make_samples
 
 NUMBERS = range(1 << 62)
 TOOLS = Path(__file__).resolve().parent
 
 
-def run(seed: int, numbers: Iterable[int], *, jobs: int, seconds: float, root: Path) -> list[str]:
-    """Run the cases *numbers*, until they or *seconds* are over; return the failures, in words."""
+def run(
+    seed: int, numbers: Iterable[int], *, only: str | None, jobs: int, seconds: float, root: Path
+) -> list[str]:
+    """Run the cases *numbers*, until they or *seconds* are over; return the failures, in words.
+
+    All are of kind *only*, if that is given.
+    """
     samples = root / "samples"
     samples.mkdir()
     make_samples(samples)
@@ -52,7 +59,7 @@ def run(seed: int, numbers: Iterable[int], *, jobs: int, seconds: float, root: P
             if number is None:
                 end = time.monotonic()
                 break
-            running.append(cases.start(seed, number, samples, root))
+            running.append(cases.start(seed, number, samples, root, only))
         if not running:
             break
         for case in list(running):
@@ -62,7 +69,7 @@ def run(seed: int, numbers: Iterable[int], *, jobs: int, seconds: float, root: P
             running.remove(case)
             counts[case.kind] += 1
             if outcome:
-                failures.append(_describe(case, seed, outcome))
+                failures.append(_describe(case, seed, outcome, only))
             else:
                 shutil.rmtree(case.directory)
         time.sleep(0.005)
@@ -71,19 +78,19 @@ def run(seed: int, numbers: Iterable[int], *, jobs: int, seconds: float, root: P
     return failures
 
 
-def run_one(seed: int, number: int, root: Path) -> list[str]:
-    """Run case *number* and say what became of it; return it if it failed."""
+def run_one(seed: int, number: int, only: str | None, root: Path) -> list[str]:
+    """Run case *number*, of kind *only* if that is given, and say what became of it; return it if it failed."""
     (root / "samples").mkdir()
     make_samples(root / "samples")
-    case = cases.start(seed, number, root / "samples", root)
+    case = cases.start(seed, number, root / "samples", root, only)
     while (outcome := cases.outcome(case)) is None:
         time.sleep(0.01)
     print(case.said(), f"its files: {case.directory}", sep="\n")
-    return [_describe(case, seed, outcome)] if outcome else []
+    return [_describe(case, seed, outcome, only)] if outcome else []
 
 
-def _describe(case: cases.Case, seed: int, outcome: str) -> str:
-    again = f"python tools/fuzz.py --seed {seed} --case {case.number}"
+def _describe(case: cases.Case, seed: int, outcome: str, only: str | None) -> str:
+    again = f"python tools/fuzz.py --seed {seed}{f' --only {only}' if only else ''} --case {case.number}"
     return f"case {case.number} ({case.kind}): {outcome}\n{case.said()}\nits files: {case.directory}\nagain: {again}"
 
 
@@ -91,7 +98,7 @@ def run_files(arguments: argparse.Namespace, seed: int, root: Path) -> list[str]
     """Run cases of files in one process, and print what came of them; return the failures, in words."""
     (root / "samples").mkdir()
     make_samples(root / "samples")
-    kinds = KINDS if arguments.file == "all" else (arguments.file,)
+    kinds = {None: DEVICE_KINDS, "all": KINDS}.get(arguments.file, (arguments.file,))
     numbers = (
         NUMBERS[: arguments.cases] if arguments.case is None else range(arguments.case, arguments.case + 1)
     )
@@ -131,13 +138,20 @@ def main() -> int:
         if status == 0:
             shutil.rmtree(root)
         return status
-    if arguments.file is not None:
+    if arguments.file is not None or arguments.devices:
         failures = run_files(arguments, seed, root)
     elif arguments.case is not None:
-        failures = run_one(seed, arguments.case, root)
+        failures = run_one(seed, arguments.case, arguments.only, root)
     else:
-        failures = run(seed, itertools.count(), jobs=arguments.jobs, seconds=arguments.seconds, root=root)
-    if not failures and (arguments.case is None or arguments.file is not None):
+        failures = run(
+            seed,
+            itertools.count(),
+            only=arguments.only,
+            jobs=arguments.jobs,
+            seconds=arguments.seconds,
+            root=root,
+        )
+    if not failures and (arguments.case is None or arguments.file is not None or arguments.devices):
         shutil.rmtree(root)
     for failure in failures:
         print(failure)
@@ -150,12 +164,17 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="default: another one each time")
     parser.add_argument("--case", type=int, help="run this case alone, and keep its files")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cases at a time")
+    parser.add_argument("--only", choices=sorted(cases.ACTS), help="cases of this kind only")
+    parser.add_argument("--devices", action="store_true", help="cases of devices, in one process")
     parser.add_argument("--file", choices=("all", *KINDS), help="cases of files of this kind, in one process")
     parser.add_argument(
-        "--cases", type=int, default=NUMBERS.stop, help="with --file: at most so many of each kind"
+        "--cases",
+        type=int,
+        default=NUMBERS.stop,
+        help="with --file or --devices: at most so many of each kind",
     )
     parser.add_argument(
-        "--messages", action="store_true", help="with --file: count what files were refused with"
+        "--messages", action="store_true", help="with --file or --devices: count what files were refused with"
     )
     parser.add_argument("--guided", choices=KINDS_GUIDED, help="files of this kind, guided by coverage")
     parser.add_argument("inputs", nargs="*", help="with --guided: files that failed, to be run again")

@@ -92,8 +92,13 @@ class BaseImage:
         return data if len(data) == size else data + bytes(size - len(data))
 
     def is_in_memory(self, offset: int, size: int) -> bool:
-        """Return whether the host has all of it in memory, as far as it can tell at once."""
-        buffer = bytearray(min(size, max(0, self._status.st_size - offset)))
+        """Return whether the host has all of it in memory, as far as it can tell at once.
+
+        It may lie behind the end, where nothing is, and where no file could have anything.
+        """
+        buffer = bytearray(self._within(offset, size))
+        if not buffer:
+            return True
         try:
             return os.preadv(self._fd, [buffer], offset, os.RWF_NOWAIT) == len(buffer)
         except OSError:
@@ -101,10 +106,13 @@ class BaseImage:
 
     def fetch(self, offset: int, size: int) -> None:
         """Let the host read *size* bytes from *offset* into its memory; errors show when they are used."""
-        try:
-            os.pread(self._fd, size, offset)
-        except OSError:
-            return
+        if size := self._within(offset, size):
+            with suppress(OSError):
+                os.pread(self._fd, size, offset)
+
+    def _within(self, offset: int, size: int) -> int:
+        """Return how many of *size* bytes from *offset* on are before the end."""
+        return max(0, min(size, self._status.st_size - offset))
 
     @property
     def is_unchanged(self) -> bool:

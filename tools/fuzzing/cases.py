@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 
 from fuzzing.batches import run_batch
+from fuzzing.drivers import run_driver
 from fuzzing.guests import run_random_guest
 from fuzzing.packs import damage_pack
 from fuzzing.recordings import damage_recording
@@ -33,6 +34,7 @@ Act = Callable[[Random, Path, Path], None]
 ACTS: dict[str, Act] = {
     "recording": damage_recording,
     "guest": run_random_guest,
+    "driver": run_driver,
     "pack": damage_pack,
     "files": run_batch,
 }
@@ -54,10 +56,10 @@ class Case:
         return (self.directory / "output").read_bytes()[-2000:].decode(errors="backslashreplace")
 
 
-def start(seed: int, number: int, samples: Path, root: Path) -> Case:
-    """Start case *number* of *seed*, with files under *root*."""
+def start(seed: int, number: int, samples: Path, root: Path, kind: str | None = None) -> Case:
+    """Start case *number* of *seed*, with files under *root*; chance says of which *kind* unless somebody does."""
     rng = Random(f"{seed}/{number}")
-    kind = rng.choice(sorted(ACTS))
+    kind = kind or rng.choice(sorted(ACTS))
     directory = root / f"case-{number}"
     directory.mkdir()
     pid = os.fork()

@@ -18,6 +18,7 @@ from pathlib import Path
 from random import Random
 
 from fuzzing import FuzzError
+from fuzzing.boards import Boards
 from fuzzing.changes import changer
 from fuzzing.forgery import NotForgedError
 from fuzzing.indexes import Indexes
@@ -26,6 +27,7 @@ from fuzzing.pack_files import Packs
 from fuzzing.packets import Packets
 from fuzzing.recordings import SAMPLES
 from fuzzing.seals import Blocks, Envelopes, Keys, Leaves, Proofs
+from fuzzing.states import States
 from fuzzing.strange import Strange
 from fuzzing.targets import Commands, Scene, Target
 from fuzzing.watch import Memory, Watch
@@ -34,7 +36,10 @@ TARGETS: tuple[type[Target], ...] = (
     *(Segments, Manifests, Checkpoints, Pages, Indexes, Strange, Packs),
     *(Keys, Leaves, Blocks, Envelopes, Proofs),
     Packets,
+    *(Boards, States),
 )
+DEVICE_KINDS = (Boards.kind, States.kind)
+"""Those that are no files, but what a guest does to devices."""
 KINDS = tuple(target.kind for target in TARGETS)
 KINDS_GUIDED = tuple(kind for kind in KINDS if kind != "strange")
 """Those that are told by the bytes of a file."""

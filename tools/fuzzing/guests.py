@@ -55,7 +55,7 @@ def run_random_guest(rng: Random, _samples: Path, case: Path) -> None:
         checkpoint_every=rng.choice((3_000, 100_000)),
     )
     with stopped_after(RECORD_SECONDS) as on_start:
-        record(guest, _Babble(rng), options, case / "recording", on_start=on_start)
+        record(guest, Babble(rng), options, case / "recording", on_start=on_start)
     recording = Recording.open(case / "recording")
     for checkpoint in sorted({0, rng.choice(recording.checkpoints).number}):
         with stopped_after(REPLAY_SECONDS) as on_start:
@@ -83,7 +83,7 @@ def _entries(session: ReplaySession, base: int) -> list[int]:
     return [entry & ~_ACCESSED_DIRTY for (entry,) in struct.iter_unpack("<Q", tables)] if base else []
 
 
-class _Babble(NullConsole):
+class Babble(NullConsole):
     """Types random bytes now and then, 200 times at most, and then ends the run."""
 
     def __init__(self, rng: Random) -> None:

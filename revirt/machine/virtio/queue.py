@@ -15,6 +15,7 @@ Everything here is written by the guest, and may be anything:
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from struct import Struct
@@ -128,7 +129,11 @@ class Queue:
 
     def reset(self) -> None:
         """Forget where the queue lies."""
-        self.state = QueueState()
+        self.restore(QueueState())
+
+    def restore(self, state: QueueState) -> None:
+        """Replace the state; nothing is left of what was given back before."""
+        self.state = copy.copy(state)
         self._unsignalled = 0
 
     def available(self) -> int:

@@ -41,8 +41,8 @@ class Rng(VirtioFunction):
 
     @property
     def wanted(self) -> int:
-        """How many random bytes (up to 64) the guest waits for."""
-        return self._wanted
+        """How many random bytes (up to 64) the guest waits for; none while it keeps the device from memory."""
+        return self._wanted if self.is_live else 0
 
     def feed(self, data: bytes) -> None:
         """Give the guest *data*, or as much of it as it waits for; it is lost if it waits for none."""

@@ -258,6 +258,6 @@ class VirtioFunction(Endpoint):
         self.registers = copy.copy(state)
         self.registers.config, self.registers.queues = b"", []
         for queue, saved in zip(self.queues, state.queues, strict=True):
-            queue.state = copy.copy(saved)
+            queue.restore(saved)
         self._apply_features()
         self.restore_config(state.config, pin=bool(state.isr))

@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from virtio_driver import NEEDS_RESET
+from virtio_driver import EVENT_IDX, NEEDS_RESET
 
 from revirt.machine.virtio.console import BACKLOG_SIZE, Console
 from revirt.machine.virtio.rng import Rng
@@ -116,6 +116,39 @@ def test_a_restored_source_wants_the_same(driver_of, through_bytes):
     assert twin.save() == rng.save()
     twin.feed(bytes(48))
     assert len(driver.used(0)) == 1
+
+
+def test_no_entropy_is_wanted_while_the_device_is_kept_from_memory(driver_of):
+    """Whoever feeds it until it is content would do so for ever."""
+    driver = driver_of(make_rng).start()
+    rng = driver.pc.function
+    head = driver.offer(0, writable=[16])
+    rng.service()
+
+    driver.pc.set_config(0x04, 0x3, 2)
+    assert rng.wanted == 0
+    driver.pc.set_config(0x04, 0x7, 2)
+    assert rng.wanted == 16
+    rng.feed(bytes(16))
+    assert driver.used(0) == [(head, 16)]
+
+
+def test_a_mistake_leaves_nothing_behind_when_an_earlier_state_is_restored(driver_of):
+    """What was given back before the mistake interrupted later, in a life in which it had not happened."""
+    driver = driver_of(make_rng).start(accepted=~EVENT_IDX)
+    rng = driver.pc.function
+    driver.offer(0, writable=[16])
+    driver.publish(0, 0xFFFF)
+    earlier = rng.save()
+    rng.service()
+    rng.feed(bytes(16))
+    assert driver.status() & NEEDS_RESET
+
+    rng.restore(earlier)
+    rng.drive()
+    rng.service()
+    assert rng.wanted == 16
+    assert not driver.pc.level
 
 
 # -- the console --------------------------------------------------------------------------------------------------
