@@ -13,7 +13,7 @@ A function may answer in windows of port and memory addresses that software move
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple, Protocol
 
@@ -160,11 +160,19 @@ class Pci:
 
     def find_port(self, address: int, size: int) -> tuple[Registers, int] | None:
         """Return who answers all *size* bytes at port *address*, and at which offset; None if no one function does."""
-        return self._find(lambda function: function.ports, address, size)
+        for function in self._by_slot:
+            for window in function.ports:
+                if window.start < address + size and address < window.end:
+                    return _answering(window, address, size)
+        return None
 
     def find_memory(self, address: int, size: int) -> tuple[Registers, int] | None:
         """Return who answers all *size* bytes at *address*, and at which offset; None if no one function does."""
-        return self._find(lambda function: function.memory, address, size)
+        for function in self._by_slot:
+            for window in function.memory:
+                if window.start < address + size and address < window.end:
+                    return _answering(window, address, size)
+        return None
 
     def read(self, offset: int, size: int) -> int:
         """Return CONFIG_ADDRESS, or *size* bytes of what it points to."""
@@ -191,18 +199,6 @@ class Pci:
         self._address = state.address
         self.bridge.bytes[:] = state.bridge
 
-    def _find(
-        self, windows_of: Callable[[PciFunction], Sequence[Window]], address: int, size: int
-    ) -> tuple[Registers, int] | None:
-        if size > 4 or address % size:
-            return None
-        for function in self._by_slot:
-            for start, end, registers in windows_of(function):
-                if start < address + size and address < end:
-                    whole = start <= address and address + size <= end
-                    return (registers, address - start) if whole else None
-        return None
-
     def _selected(self) -> PciFunction | None:
         if not self._address & ADDRESS_ENABLE or self._address & ADDRESS_BUS:
             return None
@@ -210,3 +206,10 @@ class Pci:
 
     def _register(self, offset: int, size: int) -> int:
         return self._address & ADDRESS_REGISTER | offset & 3 & -size
+
+
+def _answering(window: Window, address: int, size: int) -> tuple[Registers, int] | None:
+    """Return who answers an access that *window* has a part in; None if it has to be split first."""
+    start, end, registers = window
+    whole = size <= 4 and not address % size and start <= address and address + size <= end
+    return (registers, address - start) if whole else None

@@ -92,7 +92,7 @@ class Endpoint(ConfigSpace):
     """A function of a PCI device.
 
     *bars* are its windows by the number of their base address register (0 to 5), *capabilities* come to lie at
-    ``capability_places``.  *irq* is the line that INTA# is wired to, if it is.
+    ``capability_places``.  *irq* is the line that INTA# is wired to, if it is.  ``command`` is the command register.
     """
 
     def __init__(
@@ -124,11 +124,6 @@ class Endpoint(ConfigSpace):
             self._decode()
             self.drive()
 
-    @property
-    def command(self) -> int:
-        """The command register."""
-        return super().read_config(COMMAND, 2)
-
     def set_pin(self, level: bool) -> None:
         """Assert INTA# (True) or not; reaches the line unless software has disabled that."""
         self._pin = level
@@ -150,9 +145,9 @@ class Endpoint(ConfigSpace):
         self._decode()
 
     def _decode(self) -> None:
-        """Find out where the windows are."""
+        """Find out where the windows are, and what the command register allows."""
         ports, memory = [], []
-        command = self.command
+        command = self.command = super().read_config(COMMAND, 2)
         for number, bar in self.bars.items():
             start = super().read_config(BASE_ADDRESSES[number], 4) & -bar.size
             window = Window(start, start + bar.size, bar.registers)

@@ -143,29 +143,20 @@ class Queue:
 
     def peek(self) -> Chain | None:
         """Return the next buffer without taking it, None if there is none."""
-        s = self.state
-        if not self.available():
-            return None
-        return self.walk(self._read_u16(s.available + _RING + 2 * (s.next_available % s.size)))
+        return self._next() if self.available() else None
 
     def pop(self) -> Chain | None:
         """Take the next buffer, None if there is none."""
-        chain = self.peek()
-        if chain is not None:
-            self.state.next_available = self.state.next_available + 1 & 0xFFFF
-        return chain
+        return self._take() if self.available() else None
 
     def take_all(self) -> Iterator[Chain]:
         """Take what is available, buffer by buffer, and ask to be told of the next one.
 
-        There is no more of it than the queue may have, because the driver does not run meanwhile; one whose rings lie
-        over each other, so that each buffer given back is another one made available, has to notify again.
+        The driver does not run meanwhile; one whose rings lie over each other, so that each buffer given back makes
+        another one available, has to notify again.
         """
-        for _ in range(SIZE):
-            chain = self.pop()
-            if chain is None:
-                break
-            yield chain
+        for _ in range(self.available()):
+            yield self._take()
         self.listen()
 
     def walk(self, head: int) -> Chain:
@@ -221,6 +212,15 @@ class Queue:
             return not self._read_u16(s.available) & NO_INTERRUPT
         event = self._read_u16(s.available + _RING + 2 * s.size)
         return (s.next_used - event - 1 & 0xFFFF) < count
+
+    def _next(self) -> Chain:
+        s = self.state
+        return self.walk(self._read_u16(s.available + _RING + 2 * (s.next_available % s.size)))
+
+    def _take(self) -> Chain:
+        chain = self._next()
+        self.state.next_available = self.state.next_available + 1 & 0xFFFF
+        return chain
 
     def _read_u16(self, address: int) -> int:
         return int.from_bytes(self._memory.read(address, 2), "little")
