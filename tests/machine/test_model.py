@@ -1,13 +1,15 @@
 """The machine's model: what a manifest says of the machine, and what it leaves to the model's number.
 
-`model-1.json` beside this file describes model 1 as it is.  A test that fails against it found a change that recordings
-of model 1 would not survive: raise the model, and keep the old one (docs/log-format.md, "Versions").
+`model-1.json` and `model-2.json` beside this file describe the models as they are, the second with all that can be plugged.
+A test that fails against one found a change that recordings of that model would not survive: raise the model, and keep
+the old ones (docs/log-format.md, "Versions").
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -18,6 +20,7 @@ from revirt.log.events import LINE_LIMIT
 from revirt.machine import pit, uart
 from revirt.machine.config import MachineConfig
 from revirt.machine.cpuid import check_table, cpuid_leaves, table_from_plain, table_to_plain
+from revirt.machine.devices import Devices, Disk, Framebuffer, Nic
 from revirt.machine.inputs import Arrival, Moment
 from revirt.machine.machine import Ended, Machine
 from revirt.machine.model import MODEL
@@ -25,7 +28,28 @@ from revirt.machine.power import RESET
 from revirt.machine.state import NewerVersionError
 
 CONFIG = MachineConfig(memory=1 << 20, clock="virtual", epoch=0, ns_per_branch=10)
-PINNED = Path(__file__).with_name("model-1.json")
+HERE = Path(__file__).parent
+PLUGGED = replace(
+    CONFIG,
+    memory=4 << 20,
+    devices=Devices(
+        nics=(Nic("52:54:00:12:34:56"),),
+        disks=(Disk(1 << 20, "0" * 64, 256), Disk(1 << 20, "1" * 64, 0)),
+        framebuffer=Framebuffer(320, 200),
+        vga=True,
+        rng=True,
+        console=True,
+        firmware=True,
+    ),
+)
+PINNED = {1: replace(CONFIG, model=1), 2: PLUGGED}
+
+
+class Zeros:
+    """The image of a disk without anything on it."""
+
+    def read(self, _offset: int, size: int) -> bytes:
+        return bytes(size)
 
 
 class Nobody:
@@ -44,6 +68,15 @@ class Nobody:
         pass
 
     def transmitted(self, character: bytes) -> None:
+        pass
+
+    def printed(self, _moment: Moment, _port: int, _data: bytes) -> None:
+        pass
+
+    def sent(self, _moment: Moment, _nic: int, _frame: bytes) -> None:
+        pass
+
+    def stored(self, _moment: Moment, _disk: int, _sector: int, _data: bytes) -> None:
         pass
 
 
@@ -96,8 +129,12 @@ def description(machine: Machine) -> dict[str, Any]:
     }
 
 
-def test_the_newest_model_is_as_it_was_when_it_got_its_number(machine: Machine) -> None:
-    assert description(machine) == json.loads(PINNED.read_text())
+@pytest.mark.parametrize("model", PINNED)
+def test_a_model_is_as_it_was_when_it_got_its_number(model: int) -> None:
+    config = PINNED[model]
+    machine = Machine(config, Nobody(), bases=[Zeros() for _ in config.devices.disks])
+
+    assert description(machine) == json.loads((HERE / f"model-{model}.json").read_text())
 
 
 # -- the manifest -------------------------------------------------------------------------------------------------
