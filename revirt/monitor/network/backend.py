@@ -16,9 +16,13 @@ LARGEST_FRAME = 65535 + 14 + 4
 """Most bytes of a frame: a header, a tag, and the largest packet that IPv4 knows."""
 LEAST_FRAME = 14
 """Fewest bytes of a frame: its header."""
-_WAITING_COUNT = 16384
-_WAITING_SIZE = 16 << 20
-"""What may wait for the guest: more than its TCP lets be under way."""
+_WAITING_SIZE = 512 << 10
+"""Bytes that may wait for the guest before no more are read.
+
+A slow guest takes so many in part of a second: what waits for longer is sent again, and then there is more of it.
+"""
+_FRAME_COST = 128
+"""Bytes that a frame takes beyond its own."""
 TAKE_COUNT = 64
 
 
@@ -110,6 +114,7 @@ class LiveBackend(ABC):
         self._fault: str | None = None
         self._poke_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._is_closing = False
+        self._is_holding_back = False
         self._thread = threading.Thread(target=self._read, name=type(self).__name__, daemon=True)
         self.drops = Drops()
 
@@ -128,7 +133,10 @@ class LiveBackend(ABC):
             taken = list(islice(self._waiting, most))
             for frame in taken:
                 self._waiting.popleft()
-                self._waiting_size -= len(frame)
+                self._waiting_size -= len(frame) + _FRAME_COST
+            wants_more = self._is_holding_back and self._has_room
+        if wants_more:
+            self._poke()
         return taken
 
     def due_ns(self) -> int | None:
@@ -169,20 +177,28 @@ class LiveBackend(ABC):
             self._wake()
 
     def _arrived(self, frames: Iterable[bytes]) -> None:
-        """Let *frames* wait for the guest, as far as there is room."""
+        """Let *frames* wait for the guest; those that are none are dropped."""
         with self._lock:
             had_none = not self._waiting
             for frame in frames:
-                is_frame = LEAST_FRAME <= len(frame) <= LARGEST_FRAME
-                has_room = len(self._waiting) < _WAITING_COUNT and self._waiting_size < _WAITING_SIZE
-                if is_frame and has_room:
+                if LEAST_FRAME <= len(frame) <= LARGEST_FRAME:
                     self._waiting.append(frame)
-                    self._waiting_size += len(frame)
+                    self._waiting_size += len(frame) + _FRAME_COST
                 else:
                     self.drops.inbound += 1
             wakes = had_none and bool(self._waiting)
         if wakes:
             self._wake()
+
+    @property
+    def _has_room(self) -> bool:
+        return self._waiting_size < _WAITING_SIZE
+
+    def _input(self) -> int:
+        """Return what to poll for where frames come from: nothing as long as enough wait, until somebody pokes."""
+        with self._lock:
+            self._is_holding_back = not self._has_room
+        return 0 if self._is_holding_back else select.POLLIN
 
     def _poke(self) -> None:
         """Make `_wait` return."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from revirt.errors import HostError
-from revirt.monitor.network.handshake import acknowledgement
+from revirt.monitor.network.handshake import RepeatedAcknowledgements, acknowledgement
 from revirt.monitor.network.stream import StreamBackend
 
 PROGRAM = "passt"
@@ -75,9 +75,12 @@ class PasstBackend(StreamBackend):
         except BaseException:
             ours.close()
             raise
+        self._repeats = RepeatedAcknowledgements()
         super().__init__(wake, PROGRAM, ours)
 
     def send(self, frame: bytes) -> None:
+        if self._repeats.is_repeat(frame, time.monotonic()):
+            return
         super().send(frame)
         answer = acknowledgement(frame)
         if answer is not None:

@@ -113,7 +113,7 @@ class StreamBackend(LiveBackend):
         """Move frames until the peer goes away; return how, None if this end is being closed."""
         unframer = Unframer()
         while not self._is_closing:
-            events = select.POLLIN | (select.POLLOUT if self._unsent else 0)
+            events = self._input() | (select.POLLOUT if self._unsent else 0)
             ready = dict(self._wait((link.fileno(), events))).get(link.fileno(), 0)
             try:
                 if ready & select.POLLOUT:

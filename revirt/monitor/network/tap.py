@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import select
 import socket
 import struct
 from collections.abc import Callable
@@ -51,7 +50,7 @@ class TapBackend(LiveBackend):
 
     def _serve(self) -> str | None:
         while not self._is_closing:
-            if not self._wait((self._fd, select.POLLIN)):
+            if not self._wait((self._fd, self._input())):
                 continue
             try:
                 self._arrived(self._read_some())
