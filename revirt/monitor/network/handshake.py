@@ -37,7 +37,7 @@ class RepeatedAcknowledgements:
         self._latest: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
 
     def is_repeat(self, frame: bytes, now_s: float) -> bool:
-        """Return whether *frame*, sent at *now_s*, is nothing but an acknowledgement that was sent just now, by IPv4."""
+        """Return whether *frame*, sent at *now_s*, is only an acknowledgement, by IPv4, that was sent just now."""
         if len(frame) < _ETHERNET + _IP + _TCP or frame[12:14] != _IPV4 or frame[23] != _TCP_PROTOCOL:
             return False
         tcp = _ETHERNET + (frame[14] & 15) * 4
