@@ -33,7 +33,7 @@ from enum import IntEnum
 from typing import Annotated
 
 from revirt.machine.device import Clock
-from revirt.machine.state import U1, U2, U4, U8, Range, State
+from revirt.machine.state import U1, U4, U8, Range, State
 
 
 class Port(IntEnum):
@@ -173,7 +173,7 @@ class VgaState(State):
 
     dac_mask: U8 = 0xFF
     dac_index: U8 = 0
-    dac_component: U2 = 0
+    dac_component: Annotated[int, Range(0, 2)] = 0
     dac_reading: bool = False
     dac: Annotated[list[U6], Range(3 * DAC_COLOURS, 3 * DAC_COLOURS)] = field(default_factory=_ega_colours)
 

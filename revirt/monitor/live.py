@@ -140,7 +140,7 @@ class Live:
                 (due for source in self._sources if (due := source.due_ns()) is not None), default=None
             )
             if comes_ns is not None and not self._is_host and (wake_ns is None or comes_ns < wake_ns):
-                return [ClockReading(comes_ns)]
+                return [ClockReading(max(comes_ns, self.machine.clock.now_ns))]
             wakes = [each for each in (wake_ns, due_ns, end_ns, comes_ns) if each is not None]
             timeout_s: float | None = LONGEST_WAIT_S if self._sources else None
             if wakes:
@@ -155,8 +155,6 @@ class Live:
             self._ask_sources(arrivals)
             if not arrivals and not self._is_host and wake_ns is None and self._giver is not None:
                 arrivals = self._giver.take_early()
-            if not arrivals and not self._is_host and wake_ns is None:
-                arrivals = self._take_early()
             # A virtual clock would stand still for ever before that time: it is taken to have come.
             is_endless = not (arrivals or self._is_host or wake_ns is not None)
             reason = self._reason_to_stop(moment, end_ns if is_endless else None)
@@ -164,11 +162,6 @@ class Live:
                 arrivals.append(Halt(reason))
             if arrivals or wake_ns is not None:
                 return arrivals
-
-    def _take_early(self) -> list[Arrival]:
-        """Return the frame that is due first: a virtual clock that no timer moves would never come to it."""
-        dues = [(due_ns, net) for net in self._nets.values() if (due_ns := net.due_ns()) is not None]
-        return list(min(dues, key=lambda due: due[0])[1].take_early()) if dues else []
 
     def _show_progress(self, moment: Moment) -> None:
         now_ns = time.monotonic_ns()

@@ -96,7 +96,7 @@ def _plugs(rng: Random, case: Path, acts: Sequence[Act], keys: KeySource) -> Plu
 class _Cable:
     """Brings *frames*, a few at a time; what is sent goes nowhere."""
 
-    fault = None
+    fault: str | None = None
 
     def __init__(self, frames: Sequence[bytes], _wake: Wake) -> None:
         self._frames = list(frames)

@@ -198,9 +198,9 @@ class Driver:
         data = chance.randbytes(16)
         if self.kind == "blk":
             kind = chance.choice((0, 0, 1, 1, 1, 4, 8, 13, 11))
-            sector = chance.choice((0, 1, 39, 163, chance.randrange(170), number(chance, 40, 64)))
+            sector = chance.choice((0, 1, 39, *(chance.randrange(40),) * 3, 163, number(chance, 40, 64)))
             data = struct.pack("<IIQ", kind, 0, sector)
-            size = chance.choice((512, 512, 1024, 4096, 0, 20, 511, 0x8000, 16))
+            size = chance.choice((512, 512, 512, 1024, 4096, 8192, 0, 20, 511, 0x7000))
             if kind == 13:
                 size, data = 16, data + struct.pack("<QII", sector, chance.randrange(2049), 0)
             body = (DATA_START + 16, size, WRITE if kind in (0, 8) else 0)

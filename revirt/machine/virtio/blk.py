@@ -21,7 +21,7 @@ from typing import Annotated
 from revirt.machine.device import Line
 from revirt.machine.disk import DiskContents, DiskError
 from revirt.machine.memory import GuestMemory
-from revirt.machine.state import U16, U32, U64, Range, State
+from revirt.machine.state import U16, U64, Range, State
 from revirt.machine.virtio.queue import SIZE, Chain, QueueError
 from revirt.machine.virtio.transport import Kind, TransportState, VirtioFunction
 
@@ -73,7 +73,7 @@ class Ticket(State):
     head: U16
     is_write: bool
     sector: U64
-    count: U32
+    count: Annotated[int, Range(0, REQUEST_LIMIT // SECTOR)]
 
 
 @dataclass
