@@ -116,17 +116,9 @@ class NetSource:
         return self._backend.fault if self._backend is not None else None
 
     def take(self) -> Sequence[Arrival]:
-        return self._take(self._clock.now_ns)
-
-    def take_early(self) -> Sequence[Arrival]:
-        """Return what is due next as if it were time."""
-        due_ns = self.due_ns()
-        return self._take(due_ns) if due_ns is not None else ()
-
-    def _take(self, now_ns: int) -> Sequence[Arrival]:
         if not self._waiting and self._backend is not None:
             self._waiting.extend(self._backend.frames())
-            self._waiting.extend(self._backend.take_due(now_ns))
+            self._waiting.extend(self._backend.take_due(self._clock.now_ns))
         if not self._waiting or not self._card.can_receive:
             return ()
         return (Frame(self.nic, self._waiting.popleft()),)

@@ -171,7 +171,7 @@ def test_what_is_wrong_with_the_run_is_said_before_the_replay(
         ("--at icount:5", 2, "instructions of attack are not counted"),
         ("--at 10 --until 5", 2, "5:0 is not behind 10:0"),
         ("--at 10 --no-record -o x", 2, "-o has no meaning"),
-        ("--at 10 --drop 1", 2, "event 1 is checkpoint: only what was received"),
+        ("--at 10 --drop 1", 2, "event 1 is checkpoint: only what came from outside"),
         ("--at 10 --drop x", 2, "'x' is not a number"),
         ("--at 10 --drop 14-4", 2, "'14-4' ends before it begins"),
         ("--at 10 --drop 4 --no-inputs", 2, "if the parent's inputs are not given"),

@@ -170,7 +170,7 @@ def test_who_types_while_inputs_are_given_again_is_heard_and_they_still_come(
 
 
 def test_only_what_was_received_can_be_changed(attack: Recording) -> None:
-    with pytest.raises(UsageError, match=r"event 1 is checkpoint: only what was received can be dropped"):
+    with pytest.raises(UsageError, match=r"event 1 is checkpoint: only what came from outside can be dropped"):
         Fork.of(attack, None, changes=Changes(drops=frozenset({1})), gives_inputs=True)
     with pytest.raises(UsageError, match=r"none of 0-3 is received"):
         received_between(attack, 0, 3)
@@ -179,7 +179,7 @@ def test_only_what_was_received_can_be_changed(attack: Recording) -> None:
 
 
 def test_of_several_events_the_one_that_was_not_received_is_named(attack: Recording, line: int) -> None:
-    with pytest.raises(UsageError, match=rf"event {line + 1} is \w+: only what was received"):
+    with pytest.raises(UsageError, match=rf"event {line + 1} is \w+: only what came from outside"):
         Changes(drops=frozenset({4, line}), replacements={line + 1: b"x"}).check(attack)
 
 

@@ -1,8 +1,8 @@
 """The machine's model: what a manifest says of the machine, and what it leaves to the model's number.
 
-`model-1.json` and `model-2.json` beside this file describe the models as they are, the second with all that can be plugged.
-A test that fails against one found a change that recordings of that model would not survive: raise the model, and keep
-the old ones (docs/log-format.md, "Versions").
+`model-1.json` and `model-2.json` beside this file describe the models as they are, the second with all that can be
+plugged.  A test that fails against one found a change that recordings of that model would not survive: raise the model,
+and keep the old ones (docs/log-format.md, "Versions").
 """
 
 from __future__ import annotations
