@@ -11,7 +11,9 @@ import pytest
 from revirt.errors import BuildError, ImageError
 from revirt.image import cpio, debian, find
 from revirt.image.build import build
+from revirt.image.cache import recorded_digests
 from revirt.image.debian import Ingredients
+from revirt.image.tools import find_tool
 
 KERNEL = b"kernel"
 DISK = bytes(1 << 20) + b"something" + bytes(1 << 20)
@@ -341,3 +343,31 @@ def test_device_nodes_are_listed_by_busybox(busybox: Path) -> None:
         ("drwxr-xr-x", "dev"),
         ("crw-------", "dev/ttyS0"),
     ]
+
+
+@pytest.mark.debian
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize("name", ["debian-grub", "debian-vuln"])
+def test_guest_with_a_disk_is_the_same_bytes_when_it_is_built_again(name: str) -> None:
+    first, second = (recorded_digests(build(find(name), progress=print, force=True)) for _ in range(2))
+
+    assert first.keys() >= set(find(name).built_files)
+    assert first == second
+
+
+@pytest.mark.debian
+def test_disk_that_boots_has_a_partition_with_what_grub_looks_for(
+    tmp_path: Path, debian_guest: Callable[[str], Path]
+) -> None:
+    disk = (debian_guest("debian-grub") / "disk.img").read_bytes()
+    debugfs = find_tool("debugfs")
+    assert debugfs is not None
+    partition = tmp_path / "partition"
+    partition.write_bytes(disk[2048 * 512 :])
+
+    found = subprocess.run(
+        [debugfs, "-R", "cat /boot/grub/grub.cfg", partition], capture_output=True, check=True
+    )
+
+    assert disk[510:512] == b"\x55\xaa"
+    assert b"menuentry" in found.stdout
