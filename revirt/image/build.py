@@ -53,6 +53,8 @@ def build(
             f"{guest.name} has no recipe revirt knows; there is nothing to build",
             hint="'revirt guest list' shows the guests that are built",
         )
+    if guest.daemon is not None and recipe is not debian.RECIPES["debian-disk"]:
+        raise BuildError(f"recipe {guest.recipe!r} has no place for a daemon", hint="'debian-disk' has")
     directory = built_directory(guest.name)
     files = _read_extra(extra or {}, EXTRA if guest.disks else "")
     try:
@@ -63,6 +65,8 @@ def build(
                     made = programs.fetch(recipe, apt_root, progress)
                 else:
                     made = debian.fetch(recipe, apt_root, progress, guest.daemon)
+                if missing := set(guest.built_files) - made.files.keys():
+                    raise BuildError(f"recipe {guest.recipe!r} makes no {', '.join(sorted(missing))}")
                 _store(directory, made.files, {"packages": made.packages})
             return _with_extra(directory, files) if files else directory
     except OSError as error:

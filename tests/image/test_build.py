@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from revirt.errors import BuildError, ImageError
+from revirt.errors import BuildError, GuestError, ImageError
 from revirt.image import cpio, debian, find
 from revirt.image.build import build
+from revirt.image.cache import recorded_digests
 from revirt.image.debian import Ingredients
+from revirt.image.tools import find_tool
 
 KERNEL = b"kernel"
 DISK = bytes(1 << 20) + b"something" + bytes(1 << 20)
@@ -97,6 +99,41 @@ def test_guest_with_firmware_starts_that_and_not_its_kernel() -> None:
     spec = find("debian-grub").image_spec()
 
     assert (spec.file, spec.initrd) == (directory / "bios.bin", None)
+
+
+@pytest.mark.usefixtures("empty_cache", "fetched")
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ('"debian-disk"', "recipe 'debian-disk' makes no disk.img"),
+        ('"debian-grub"\ndaemon = "d.c"', "recipe 'debian-grub' has no place for a daemon"),
+    ],
+)
+def test_recipe_that_does_not_make_what_a_guest_wants_is_refused(
+    tmp_path: Path, recipe: str, message: str
+) -> None:
+    directory = tmp_path / "small"
+    directory.mkdir()
+    (directory / "d.c").write_text("int main(void) { return 0; }\n")
+    (directory / "guest.toml").write_text(
+        'name = "small"\nsummary = "s"\n[machine]\nmemory = "64M"\ndisks = ["disk.img"]\n'
+        f"[build]\nrecipe = {recipe}\n"
+    )
+
+    with pytest.raises(BuildError, match=message):
+        build(find(str(directory)), progress=ignore)
+
+
+@pytest.mark.usefixtures("empty_cache", "fetched")
+def test_disk_that_was_changed_since_it_was_built_is_refused() -> None:
+    directory = build(find("debian-disk"), progress=ignore)
+    with (directory / "root.img").open("r+b") as file:
+        file.write(b"changed")
+
+    with pytest.raises(GuestError, match=r"root\.img is not the file") as caught:
+        find("debian-disk").image_spec()
+
+    assert "revirt guest build debian-disk --force" in caught.value.hint
 
 
 @pytest.mark.usefixtures("empty_cache", "fetched")
@@ -341,3 +378,31 @@ def test_device_nodes_are_listed_by_busybox(busybox: Path) -> None:
         ("drwxr-xr-x", "dev"),
         ("crw-------", "dev/ttyS0"),
     ]
+
+
+@pytest.mark.debian
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize("name", ["debian-grub", "debian-vuln"])
+def test_guest_with_a_disk_is_the_same_bytes_when_it_is_built_again(name: str) -> None:
+    first, second = (recorded_digests(build(find(name), progress=print, force=True)) for _ in range(2))
+
+    assert first.keys() >= set(find(name).built_files)
+    assert first == second
+
+
+@pytest.mark.debian
+def test_disk_that_boots_has_a_partition_with_what_grub_looks_for(
+    tmp_path: Path, debian_guest: Callable[[str], Path]
+) -> None:
+    disk = (debian_guest("debian-grub") / "disk.img").read_bytes()
+    debugfs = find_tool("debugfs")
+    assert debugfs is not None
+    partition = tmp_path / "partition"
+    partition.write_bytes(disk[2048 * 512 :])
+
+    found = subprocess.run(
+        [debugfs, "-R", "cat /boot/grub/grub.cfg", partition], capture_output=True, check=True
+    )
+
+    assert disk[510:512] == b"\x55\xaa"
+    assert b"menuentry" in found.stdout

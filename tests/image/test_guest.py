@@ -81,6 +81,7 @@ def test_full_description_is_read(tmp_path: Path) -> None:
             '[build]\nrecipe = "debian"\ndaemon = "d.c"',
             "build.daemon: there is no file",
         ),
+        ('"16M"', '"16M"\n[build]\ndaemon = "sample.bin"', "build.daemon: only a guest with a recipe"),
         ("[image]", "[[image]]", "image: must be a table"),
         ('"sample.bin"', '"../sample/../secret"', "image.file: .* does not lie in the directory"),
         ('"sample.bin"', '"/etc/passwd"', "image.file: .* does not lie in the directory"),
