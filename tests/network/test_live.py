@@ -14,7 +14,7 @@ import wire
 from waiting import PATIENCE_S
 
 from revirt.cli import main
-from revirt.machine.inputs import Frame, Moment
+from revirt.machine.inputs import ClockReading, Frame, Moment
 from revirt.monitor.console import NullConsole
 from revirt.monitor.live import Live
 from revirt.monitor.network.framing import framed
@@ -144,20 +144,19 @@ def test_the_machine_stops_where_a_frame_is_due(tmp_path: Path) -> None:
     live.close()
 
 
-def test_a_halted_guest_without_a_timer_gets_the_next_frame_at_once(tmp_path: Path) -> None:
-    live, _ = live_with(tmp_path / "a.pcapng", [0, 500, 600])
-
-    moment = Moment(10, True, 0)
-
-    assert [list(live.idle(moment, None)) for _ in range(3)] == [[Frame(0, frame)] for frame in FRAMES]
-    live.close()
-
-
-def test_a_halted_guest_with_a_timer_gets_it_when_that_has_come(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wake_ns", [None, 2000])
+def test_the_clock_of_a_halted_guest_goes_on_to_the_next_frame(tmp_path: Path, wake_ns: int | None) -> None:
     live, machine = live_with(tmp_path / "a.pcapng", [0, 500, 600])
     moment = Moment(10, True, 0)
 
-    assert live.idle(moment, 2000) == []
-    machine.clock.now_ns = 2000
-    assert live.idle(moment, 3000) == [Frame(0, FRAMES[0])]
+    assert live.idle(moment, wake_ns) == [ClockReading(1000)]
+    machine.clock.now_ns = 1000
+    assert live.arrivals(moment) == [Frame(0, FRAMES[0])]
+    live.close()
+
+
+def test_the_clock_of_a_halted_guest_goes_on_to_a_timer_that_is_due_before(tmp_path: Path) -> None:
+    live, _ = live_with(tmp_path / "a.pcapng", [0, 500, 600])
+
+    assert live.idle(Moment(10, True, 0), 900) == []
     live.close()
