@@ -20,6 +20,8 @@ from revirt.screen import Screen, in_colour
 _ENTER = b"\x1b[?1049h\x1b[?25l\x1b[2J"
 """The alternate screen, cleared, without a cursor (xterm's private modes 1049 and 25)."""
 _LEAVE = b"\x1b[0m\x1b[?25h\x1b[?1049l"
+_PAUSE_S = 0.1
+"""Time between two drawings."""
 _HOME = "\x1b[H"
 _ERASE_LINE = "\x1b[K"
 _ERASE_BELOW = "\x1b[J"
@@ -36,6 +38,8 @@ class ScreenConsole(TerminalConsole):
         self._press_keys = press
         self._changed = threading.Condition()
         self._screen: Screen | None = None
+        self._drawn: Screen | None = None
+        self._look_again: Callable[[], None] = lambda: None
         self._is_open = True
         self._thread = threading.Thread(target=self._draw, name="screen", daemon=True)
 
@@ -72,15 +76,17 @@ class ScreenConsole(TerminalConsole):
         """Whether what was published is drawn: no more is wanted before."""
         return self._screen is None
 
-    def start(self, _wake: Callable[[], None]) -> None:
+    def start(self, wake: Callable[[], None]) -> None:
         """Draw what is published from now on."""
+        self._look_again = wake
         self._thread.start()
 
     def publish(self, screen: Screen) -> None:
         """Take what to draw."""
         with self._changed:
-            self._screen = screen
-            self._changed.notify()
+            if screen is not self._drawn:
+                self._screen = screen
+                self._changed.notify()
 
     def _end_drawing(self) -> None:
         with self._changed:
@@ -90,19 +96,21 @@ class ScreenConsole(TerminalConsole):
             self._thread.join()
 
     def _draw(self) -> None:
-        drawn: Screen | None = None
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._screen is not None or not self._is_open)
-                if not self._is_open:
-                    return
                 screen = self._screen
-            if screen is not None and screen != drawn:
+                if screen is None or not self._is_open:
+                    return
+            if screen != self._drawn:
                 self._output.write(rendered(screen, shutil.get_terminal_size()).encode())
-                drawn = screen
             with self._changed:
-                if self._screen is screen:
-                    self._screen = None
+                self._drawn = screen
+                # No more is wanted for a while: drawing takes the interpreter from the machine.
+                self._changed.wait_for(lambda: not self._is_open, _PAUSE_S)
+                self._screen = None
+            # What the guest has shown meanwhile it may have shown before it went to sleep.
+            self._look_again()
 
 
 def rendered(screen: Screen, size: tuple[int, int]) -> str:

@@ -39,7 +39,7 @@ def _of_characters(screen: TextScreen, columns: int, lines: int) -> Text:
             style = _style(foreground, background, blinks=screen.blinks and bool(attribute & 0x80))
             text.append("".join(char for char, _ in group), style + Style(reverse=has_cursor))
         text.append("\n")
-    text.rstrip()
+    text.right_crop(1)
     return text
 
 
@@ -53,7 +53,7 @@ def _of_pixels(screen: PixelScreen, columns: int, lines: int) -> Text:
         for (above, below), group in groupby(zip(*rows, strict=True)):
             text.append(_UPPER_HALF * len(list(group)), _style(above, below))
         text.append("\n")
-    text.rstrip()
+    text.right_crop(1)
     return text
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pexpect
 import pyte
@@ -34,10 +34,14 @@ class Terminal:
     def lines(self) -> list[str]:
         return [line.rstrip() for line in self._screen.display]
 
-    def wait_for(self, text: str) -> None:
-        """Wait until *text* stands in a line."""
+    def wait_for(self, text: str, count: int = 1) -> None:
+        """Wait until *text* stands in *count* lines."""
+        self.wait_until(lambda lines: sum(text in line for line in lines) >= count)
+
+    def wait_until(self, holds: Callable[[list[str]], bool]) -> None:
+        """Wait until *holds* of all lines."""
         end = time.monotonic() + WAIT_S
-        while not any(text in line for line in self.lines):
+        while not holds(self.lines):
             assert time.monotonic() < end, "\n".join(self.lines)
             try:
                 self._stream.feed(self.child.read_nonblocking(1 << 16, timeout=1))
@@ -61,13 +65,12 @@ def debian() -> Iterator[Terminal]:
 @pytest.mark.debian
 def test_what_is_typed_goes_to_the_keyboard_and_what_the_screen_shows_is_seen(debian: Terminal) -> None:
     debian.wait_for("built-in shell")
-    assert debian.lines[25].startswith("Ctrl-A x ends the run")
+    debian.wait_until(lambda lines: lines[25].startswith("Ctrl-A x ends the run"))
 
     debian.child.send(b"echo $((6*7)) times\r")
     debian.wait_for("42 times")
     debian.child.send(b"\x1b[A")  # the line before, in the shell's history
-    debian.wait_for("# echo $((6*7)) times")
-    assert sum("echo $((6*7)) times" in line for line in debian.lines) >= 2
+    debian.wait_for("echo $((6*7)) times", 2)
 
     debian.child.send(b"\x01x")
     debian.wait_for("ended     escape key")
