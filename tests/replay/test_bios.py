@@ -192,7 +192,7 @@ def test_memtest_boots_from_its_image_and_draws_its_screen(
     guest = built("memtest")
     plugs = Plugs(disks=tuple(DiskPlug(path, 0) for path in guest.disks), vga=True)
 
-    recording = record_with(guest, NullConsole(), "virtual", plugs=plugs, until=Position(60_000_000))
+    recording = record_with(guest, NullConsole(), "virtual", plugs=plugs, until=Position(25_000_000))
 
     assert_exact(replay_elsewhere(recording), recording)
     session = ReplaySession(recording)
