@@ -113,6 +113,9 @@ def _add_record(commands: Commands[Parser]) -> None:
     direct.add_argument("--kernel", type=Path, metavar="FILE", help="bzImage, ELF, multiboot or flat binary")
     direct.add_argument("--initrd", type=Path, metavar="FILE", help="initial RAM disk")
     direct.add_argument("--append", metavar="TEXT", help="kernel command line")
+    direct.add_argument(
+        "--bios", action="store_true", help="no kernel, but a PC with SeaBIOS, which boots its first --disk"
+    )
     direct.add_argument("--memory", metavar="SIZE", help="guest memory, as 256M (the default)")
 
     _add_devices(record)

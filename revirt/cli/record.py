@@ -10,7 +10,7 @@ from revirt.cli.display import desk_of
 from revirt.cli.plugs import plugs_of
 from revirt.cli.running import console_of, options_of, run_live
 from revirt.errors import UsageError
-from revirt.image import Guest, find, from_command_line, parse_size
+from revirt.image import Guest, find, from_bios, from_command_line, parse_size
 from revirt.machine.config import ClockMode
 from revirt.monitor.session import record
 
@@ -31,16 +31,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _guest(arguments: argparse.Namespace) -> Guest:
+    if (arguments.guest is not None) + (arguments.kernel is not None) + arguments.bios > 1:
+        raise UsageError("give one of a GUEST, a --kernel and --bios")
+    memory = parse_size(arguments.memory or DEFAULT_MEMORY)
+    if arguments.bios:
+        _refuse(arguments, ("initrd", "append"), "goes with --kernel")
+        return from_bios(memory)
     if arguments.kernel is not None:
-        if arguments.guest is not None:
-            raise UsageError("give a GUEST or a --kernel, not both")
-        memory = parse_size(arguments.memory or DEFAULT_MEMORY)
         return from_command_line(arguments.kernel, arguments.initrd, arguments.append or "", memory)
     if arguments.guest is None:
         raise UsageError(
             "there is nothing to run", hint="name a GUEST ('revirt guest list') or give a --kernel"
         )
-    for flag in ("initrd", "append", "memory"):
-        if getattr(arguments, flag) is not None:
-            raise UsageError(f"--{flag} goes with --kernel; a GUEST brings its own")
+    _refuse(arguments, ("initrd", "append", "memory"), "goes with --kernel; a GUEST brings its own")
     return find(arguments.guest)
+
+
+def _refuse(arguments: argparse.Namespace, flags: tuple[str, ...], why: str) -> None:
+    for flag in flags:
+        if getattr(arguments, flag) is not None:
+            raise UsageError(f"--{flag} {why}")

@@ -39,7 +39,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from revirt.errors import GuestError, UnknownGuestError, UsageError
@@ -225,6 +225,15 @@ def from_command_line(kernel: Path, initrd: Path | None, append: str, memory: in
         initrd=initrd.absolute() if initrd else None,
         append=append,
     )
+
+
+def from_bios(memory: int) -> Guest:
+    """Return the guest that ``--bios`` and ``--memory`` (bytes) describe: the bundled one that is a PC and no more.
+
+    Raises UsageError if a machine cannot have that much memory.
+    """
+    check_memory(memory)
+    return replace(find("seabios"), memory=memory)
 
 
 def parse_size(text: str) -> int:

@@ -97,7 +97,10 @@ def test_the_exit_status_tells_how_the_run_ended(run: RunSummary, status: int) -
     ("line", "message"),
     [
         ("record", "nothing to run"),
-        ("record hello --kernel k", "not both"),
+        ("record hello --kernel k", "one of"),
+        ("record hello --bios", "one of"),
+        ("record --bios --append quiet", "--append goes with --kernel"),
+        ("record --bios --memory 5", "memory"),
         ("record hello --append x", "--append goes with --kernel"),
         ("record hello --no-record -o x", "-o has no meaning"),
         ("record hello --batch --log-size 0", "--log-size 0 keeps nothing"),
