@@ -168,6 +168,17 @@ def test_a_machine_has_eight_disks_and_no_more(image: Path, tmp_path: Path) -> N
     assert not (tmp_path / "nine").exists()
 
 
+def test_more_than_a_machine_can_keep_is_refused_in_words(tmp_path: Path) -> None:
+    with (tmp_path / "large.img").open("wb") as file:
+        file.truncate(600 << 20)
+
+    with pytest.raises(UsageError, match="take at most 4 GiB together") as error:
+        run(tmp_path, [DiskPlug(tmp_path / "large.img")] * 8, tmp_path / "large")
+
+    assert "overlay=SIZE" in error.value.hint
+    assert not (tmp_path / "large").exists()
+
+
 def test_an_image_of_no_whole_sectors_is_one_with_zeros_behind_it(tmp_path: Path) -> None:
     (tmp_path / "odd.img").write_bytes(BASE[:-200])
 
