@@ -1,7 +1,7 @@
-"""A guest of a few instructions that does nothing but read and write its disk, and what the disk has to hold then.
+"""A guest of a few instructions that does nothing but read and write its disk; and what the disk has to hold.
 
-In round i, from 1 on, it reads sector 7 * i modulo the number of sectors that it uses, adds i to each 32-bit word of
-it, writes it back, and prints a dot; an E if the disk said that it cannot.
+In round i, from 1 on, it reads sector 7 * i modulo the number of sectors that it uses, adds i to each 32-bit word
+of it, writes it back, and prints a dot; an E if the disk said that it cannot.
 """
 
 from __future__ import annotations

@@ -298,4 +298,5 @@ class _Notes:
             temporary.write_text(json.dumps({**dict(kept), **digests}))
             temporary.replace(self._path)
         except OSError:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)

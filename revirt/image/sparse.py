@@ -34,7 +34,8 @@ class SparseWriter:
         """Add *data*; raises OSError."""
         view = memoryview(data)
         for start in range(0, len(view), PIECE):
-            self._write_piece(view[start : start + PIECE])
+            # As bytes: these are compared a hundred times faster than views.
+            self._write_piece(bytes(view[start : start + PIECE]))
 
     def skip(self, size: int) -> None:
         """Add *size* zeros."""
@@ -44,10 +45,10 @@ class SparseWriter:
         """Give the file its size; raises OSError."""
         os.ftruncate(self._fd, self.size)
 
-    def _write_piece(self, piece: memoryview) -> None:
-        if piece != _ZEROS[: len(piece)]:
+    def _write_piece(self, piece: bytes) -> None:
+        if piece != (_ZEROS if len(piece) == PIECE else bytes(len(piece))):
             for start, end in _runs(piece):
-                _write_at(self._fd, piece[start:end], self.size + start)
+                _write_at(self._fd, memoryview(piece)[start:end], self.size + start)
         self.size += len(piece)
 
 
@@ -99,7 +100,7 @@ def allocated_size(status: os.stat_result) -> int:
     return status.st_blocks * 512
 
 
-def _runs(piece: memoryview) -> Iterator[tuple[int, int]]:
+def _runs(piece: bytes) -> Iterator[tuple[int, int]]:
     """Yield where the blocks of *piece* that hold something begin and end, adjoining ones together."""
     zeros = _ZEROS[:BLOCK_SIZE]
     first: int | None = None

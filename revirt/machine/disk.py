@@ -93,6 +93,8 @@ class DiskContents:
         self._check(sector, count)
         if self.is_read_only:
             raise DiskError("the disk is read-only")
+        if not count:
+            return
         start, end = sector * SECTOR_SIZE, sector * SECTOR_SIZE + len(data)
         blocks = range(start // BLOCK_SIZE, -(-end // BLOCK_SIZE))
         if self.used + sum(self._slot(block) is None for block in blocks) > self._config.overlay:

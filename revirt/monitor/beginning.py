@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Protocol, Self
 
 from revirt.checkpoint import LoadedCheckpoint
+from revirt.errors import UsageError
 from revirt.image import load
 from revirt.image.boot import Boot
 from revirt.image.guest import Guest
@@ -73,13 +74,17 @@ class Booted:
         if guest.format == "bios":
             plugs = replace(plugs, firmware=True)
         plugged = Plugged.of(plugs)
-        config = MachineConfig(
-            memory=guest.memory,
-            clock=clock,
-            epoch=int(time.time()) if clock == "host" else VIRTUAL_EPOCH,
-            ns_per_branch=NS_PER_BRANCH,
-            devices=plugged.devices,
-        )
+        try:
+            config = MachineConfig(
+                memory=guest.memory,
+                clock=clock,
+                epoch=int(time.time()) if clock == "host" else VIRTUAL_EPOCH,
+                ns_per_branch=NS_PER_BRANCH,
+                devices=plugged.devices,
+            )
+        except ValueError as error:
+            hint = "let less be written with --disk FILE,overlay=SIZE" if plugged.images else ""
+            raise UsageError(str(error), hint=hint) from error
         boot = load(guest.image_spec(), guest.memory, display=config.devices.display(config.memory))
         return cls(guest, config, plugged, boot)
 

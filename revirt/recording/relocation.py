@@ -221,7 +221,6 @@ def _copy_image(source: Path, target: Path) -> None:
         image.keep(target, is_copied=True)
     finally:
         image.close()
-    shutil.copystat(source, target)
     _sync(target)
 
 
