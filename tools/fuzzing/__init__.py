@@ -17,7 +17,8 @@ watch        what a case must not do: reach outside of its directory, hang, take
 
 boards       what a hostile guest does to a board, and what has to be the same each time
 states       hostile states of devices
-bench        a board with everything plugged, and the rules it has to keep; `acts` is what may be done to it
+bench        a board with everything plugged, and the rules it has to keep; `acts` is what may be done to it;
+             its memory lies between `fences`
 mischief     acts, made up; `rings` are those of a bad driver of virtio devices; `chances` is what bytes make of them
 
 guided       the same targets, with coverage to lead the way

@@ -31,20 +31,18 @@ from fuzzing.acts import (
     Store,
     Wait,
 )
+from fuzzing.fences import RAM, Core, Memory
+from revirt.image.firmware import directory
 from revirt.machine.board import Board
 from revirt.machine.devices import Devices, Disk, Nic
 from revirt.machine.inputs import DiskDone, Entropy
 from revirt.machine.machine import disk_contents
-from revirt.machine.memory import GuestMemory
 from revirt.machine.peripherals import Peripherals
 from revirt.machine.state import encode, from_plain, to_plain
 from revirt.machine.virtio import blk, console, net, rng
 from revirt.machine.virtio.queue import SIZE
 from revirt.machine.virtio.transport import VirtioFunction
 
-RAM = 256 << 10
-FENCE = 64 << 10
-_FENCE_BYTE = b"\xa5"
 EPOCH = 1_700_000_000
 
 DEVICES = Devices(
@@ -60,6 +58,10 @@ DEVICES = Devices(
     firmware=True,
 )
 """A disk with room for all of it in its overlay, a large one that is read-only, and one with too little room."""
+
+_SHORT_FILE = b"a short"
+LONG_FILE = b"long" * 2250
+"""What firmware finds in its configuration device."""
 
 _WALK = SIZE + 3
 """Reads to find a buffer: the ring's index and entry, descriptors, and one that points to a table of them."""
@@ -90,56 +92,6 @@ class Saved(NamedTuple):
     store: bytes
     written: list[dict[int, bytes]]
     now_ns: int
-
-
-class Core:
-    """What `GuestMemory` wants of a core: RAM and store, between fences."""
-
-    def __init__(self, store_size: int) -> None:
-        self._all = bytearray(_FENCE_BYTE * (3 * FENCE + RAM + store_size))
-        view = memoryview(self._all)
-        self.ram = view[FENCE : FENCE + RAM]
-        self.store = view[2 * FENCE + RAM : 2 * FENCE + RAM + store_size]
-        self.ram[:] = bytes(RAM)
-        self.store[:] = bytes(store_size)
-        self._fences = (view[:FENCE], view[FENCE + RAM :][:FENCE], view[-FENCE:])
-        self.known = bytearray(RAM)
-        """RAM as far as the core was told of it."""
-
-    def written(self, start: int, size: int, /) -> None:
-        self.known[start : start + size] = self.ram[start : start + size]
-
-    def check(self) -> None:
-        """Raise FuzzError if something was written that must not be."""
-        if any(bytes(fence) != _FENCE_BYTE * FENCE for fence in self._fences):
-            raise FuzzError("something outside of memory was written")
-        if self.known != self.ram:
-            raise FuzzError("RAM was written, and the core not told")
-
-
-class Memory(GuestMemory):
-    """RAM that counts, and that is closed while registers are accessed."""
-
-    def __init__(self, core: Core) -> None:
-        super().__init__(core)
-        self.is_open = False
-        self.operations = self.bytes = self.largest = 0
-
-    def read(self, address: int, size: int) -> bytes:
-        self._count("read", size)
-        return super().read(address, size)
-
-    def write(self, address: int, data: bytes | memoryview) -> None:
-        self._count("written", len(data))
-        super().write(address, data)
-
-    def _count(self, how: str, size: int) -> None:
-        if not self.is_open:
-            raise FuzzError(f"memory is {how} where no device may act on it")
-        self.operations += 1
-        # What is asked for is not what is moved: beyond the end of RAM there is nothing.
-        self.bytes += min(size, self.size)
-        self.largest = max(self.largest, size)
 
 
 class Base:
@@ -175,6 +127,8 @@ class Bench:
         self.core = Core(devices.store_size)
         self.memory = Memory(self.core)
         self._bases = [Base() for _ in devices.disks]
+        files = directory({"short": len(_SHORT_FILE), "long": len(LONG_FILE)}) + _SHORT_FILE + LONG_FILE
+        self.core.store[: len(files)] = files
         self.disks = disk_contents(devices, self._bases, self.core.store)
         self._written: list[dict[int, bytes]] = [{} for _ in devices.disks]
         self._wants_stop = False

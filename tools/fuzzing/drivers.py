@@ -13,9 +13,10 @@ from random import Random
 
 from fuzzing import FuzzError
 from fuzzing.acts import Acknowledge, Act, Arrive, In, Load, Out, Poke, Store, Wait
-from fuzzing.bench import DEVICES, RAM, Bench
+from fuzzing.bench import DEVICES, Bench
 from fuzzing.boards import CASE_SIZE
 from fuzzing.chances import Chances
+from fuzzing.fences import RAM
 from fuzzing.guests import REPLAY_SECONDS, Babble
 from fuzzing.mischief import Mischief
 from fuzzing.runs import stopped_after

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from fuzzing.acts import Acknowledge, Act, Answer, Arrive, Branch, In, Load, Mark, Out, Poke, Store, Wait
-from fuzzing.bench import RAM, Bench
+from fuzzing.bench import Bench
 from fuzzing.chances import Chances
 from fuzzing.changes import number
+from fuzzing.fences import RAM
 from fuzzing.rings import DATA_START, QUEUES_START, Driver
 from revirt.machine.inputs import DiskDone, Entropy, Frame, Keys, Received
 from revirt.machine.pci_function import BASE_ADDRESSES
@@ -27,6 +28,20 @@ _WIRED = (0x20, 0x40, 0x60, 0x3C0, 0x3F8, 0x500, 0xCC0, 0xCE0, 0xFFC0)
 _MOST_ACTS = 400
 _I8042 = (0x20, 0x60, 0xA7, 0xA8, 0xA9, 0xAA, 0xAB, 0xAD, 0xAE, 0xC0, 0xD0, 0xD1, 0xD2, 0xD3, 0xD4, 0xE0)
 _KEYBOARD = (0xED, 0xEE, 0xF0, 0xF2, 0xF3, 0xF4, 0xF5, 0xF6, 0xFE, 0xFF)
+_OLD: tuple[tuple[int, int, Sequence[int]], ...] = (
+    *((0x43, 0x40 + counter, range(counter << 6, counter + 1 << 6)) for counter in range(3)),
+    (0x43, 0x40, range(0xC0, 0x100)),
+    *(
+        (port, port + 1, (0x10, 0x11, 0x13, 0x19, 0x1B, 0x0A, 0x0B, 0x0C, 0x68, 0x20, 0x80))
+        for port in (0x20, 0xA0)
+    ),
+    (0x70, 0x71, (*range(0x10), 0x32, 0x7F)),
+    *((0x3F8 + register, 0x3F8, (0, 1, 2, 7, 0xB, 0x10, 0x1F, 0x80, 0xC7)) for register in range(1, 5)),
+    *((port, port + 1, range(32)) for port in (0x3C4, 0x3CE, 0x3D4, 0x3B4)),
+    *((0x3C0, 0x3C0, range(64)), (0x3C8, 0x3C9, (0, 255)), (0x3C7, 0x3C9, (0, 255))),
+    *((0x3C2, 0x3DA, range(256)), (0x61, 0x42, range(4)), (0xCF9, 0x92, (0, 2, 6))),
+)
+"""Ports of commands or indices, the ports of what belongs to them, and such commands."""
 
 
 class Mischief:
@@ -117,6 +132,20 @@ class Mischief:
                 yield Out(0x60, 1, chance.choice(_KEYBOARD) if way < 0.6 else chance.randrange(256))
             else:
                 yield In(chance.choice((0x60, 0x64)), 1)
+
+    def _old_devices(self) -> Iterator[Act]:
+        """A command or an index, and what belongs to it, for a device that every PC has."""
+        chance = self._chance
+        command, data, commands = chance.choice(_OLD)
+        yield Out(command, 1, chance.choice(commands))
+        for _ in range(chance.randrange(1, 4)):
+            yield Out(data, 1, chance.randrange(256)) if chance.random() < 0.7 else In(data, 1)
+
+    def _firmware(self) -> Iterator[Act]:
+        chance = self._chance
+        yield Out(0x510, 2, chance.choice((0, 1, 3, 5, 0x19, 0x20, 0x21, number(chance, bits=16))))
+        for _ in range(chance.choice((1, 4, 20))):
+            yield In(0x511, 1)
 
     def _configuration(self) -> Iterator[Act]:
         chance = self._chance
@@ -238,5 +267,6 @@ _PIECES: tuple[Callable[[Mischief], Iterator[Act]], ...] = (
     *(Mischief._configuration, Mischief._by_configuration, Mischief._register) * 2,
     *(Mischief._ports, Mischief._keyboard, Mischief._arrival, Mischief._arrival, Mischief._time),
     *(Mischief._addresses, Mischief._interrupt, Mischief._poke, Mischief._mark, Mischief._branch),
+    *(Mischief._old_devices, Mischief._old_devices, Mischief._firmware),
     *(Mischief._start, Mischief._reset),
 )

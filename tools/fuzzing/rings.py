@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from random import Random
 
 from fuzzing.acts import Act, In, Load, Out, Poke, Store
-from fuzzing.bench import RAM
 from fuzzing.changes import number
+from fuzzing.fences import RAM
 from revirt.machine.virtio import legacy, modern
 from revirt.machine.virtio.transport import ACKNOWLEDGE, DRIVER, DRIVER_OK, F_VERSION_1, FEATURES_OK
 
