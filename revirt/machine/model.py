@@ -16,7 +16,8 @@ stands for it.  Model 1 is:
     digests   what those of CPU, memory and devices, and the check of the registers, are hashes of
 
 Model 2 has the devices that its configuration names (`revirt.machine.devices`), on PCI, with a bridge for their
-interrupts if there are any; without any it is model 1.
+interrupts if there are any; without any it is model 1.  With firmware its CPU also hears interrupts where a window
+opens for them within a straight line (`revirt.core.Core.sees_windows`).
 
 docs/log-format.md says when the number is raised, and what a revirt that knows several has to keep.
 """
