@@ -74,7 +74,8 @@ def make(directory: Path, golden: Golden) -> None:
         for step in golden.steps:
             _take(step, scratch)
         if golden.form == "pack":
-            _take(Run(f"pack {golden.name} -o {file_name(golden)}"), scratch)
+            options = " --with-disks" if golden.has_disks else ""
+            _take(Run(f"pack {golden.name} -o {file_name(golden)}{options}"), scratch)
         directory.mkdir(parents=True, exist_ok=True)
         _place(scratch / file_name(golden), targets[0])
         for found, kept in golden.beside.items():

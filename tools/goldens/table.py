@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 DIRECTORY = "logs/v1"
@@ -57,14 +58,16 @@ Step = Run | Kill | Tear
 class Golden:
     """A golden recording: its *name*, *what* it is there for, and the *steps* that make it.
 
-    It is kept as a pack, or as the directory that it was made as: those that show more than a pack holds.  *beside* are
-    other files to keep, by the name that they have where the steps are run, to the name that they get.
+    It is kept as a pack, or as the directory that it was made as: those that show more than a pack holds.  With
+    *has_disks* the images of its disks are in the pack.  *beside* are other files to keep, by the name that they have
+    where the steps are run, to the name that they get.
     """
 
     name: str
     what: str
     steps: tuple[Step, ...]
     form: Literal["pack", "directory"] = "pack"
+    has_disks: bool = False
     beside: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -76,6 +79,7 @@ BUILT = {
 """Guests that are compiled beside the recordings: file to source and options."""
 
 WRITTEN = {
+    "frames.pcap": (Path(__file__).parents[2] / "guests" / "plugged" / "frames.pcap").read_bytes(),
     "name.script": b'expect "your name: "\nsend "Ada\\n"\n',
     # lidt [0x600], where nothing is; int3
     "faulty/faulty.bin": bytes.fromhex("fa0f011e0006ccf4"),
@@ -85,6 +89,7 @@ WRITTEN = {
 """Files that are written beside the recordings."""
 
 _SLEEPER = "--kernel sleeper.elf --memory 4M --clock host --checkpoint-every 4000 --batch"
+_FRAMES = "--net pcap:frames.pcap"
 _PAGES = "--kernel pages.elf --memory 4M --clock virtual --checkpoint-every 10000 --batch"
 
 TABLE = (
@@ -164,6 +169,18 @@ TABLE = (
         "devices-host",
         "the same, host clock",
         (Run("record --kernel devices.elf --memory 4M --clock host --script name.script -o devices-host"),),
+    ),
+    Golden(
+        "plugged-virtual",
+        "disk, network card, entropy, console, keyboard and screen; virtual clock, which goes on to a frame",
+        (Run(f"record plugged {_FRAMES} --clock virtual --batch --checkpoint-every 1500 -o plugged-virtual"),),
+        has_disks=True,
+    ),
+    Golden(
+        "plugged-host",
+        "the same, host clock: requests to the disk wait for the host",
+        (Run(f"record plugged {_FRAMES} --clock host --batch --checkpoint-every 1500 -o plugged-host"),),
+        has_disks=True,
     ),
     Golden(
         "crash",
