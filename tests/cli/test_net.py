@@ -148,7 +148,7 @@ def test_times_by_the_virtual_clock_are_asked_of_a_replay(
 ) -> None:
     # A replay cannot send what was woven in: another one stands for it, with times of its own.
     monkeypatch.setattr(
-        "revirt.cli.packets._times", lambda *_: ((number, number * 1000) for number in range(99))
+        "revirt.replay.timing.event_times", lambda *_: ((number, number * 1000) for number in range(99))
     )
 
     found = list(packet_rows(talk, 200))
