@@ -251,15 +251,16 @@ def test_a_newer_pack_is_refused(copy: Path, capsys: pytest.CaptureFixture[str])
     data = (copy.parent / "a.revirt").read_bytes()
     size = int(data[124:135], 8)
     index = data[512 : 512 + size]
-    lines = index.replace(b"# revirt pack 1\n", b"# revirt pack 2\n").splitlines(keepends=True)[:-1]
+    known = pack_format.VERSION
+    newer = b"# revirt pack %d\n" % (known + 1)
+    lines = index.replace(b"# revirt pack 1\n", newer).splitlines(keepends=True)[:-1]
     digest = blake2b(b"".join(lines), digest_size=32).hexdigest()
     changed = b"".join(lines) + f"# check {digest}\n".encode()
     (copy.parent / "a.revirt").write_bytes(data[:512] + changed + data[512 + size :])
 
-    known = pack_format.VERSION
     assert_refused(
         ["unpack", "a.revirt", "-o", "again"],
-        f"a.revirt has format version 2; this revirt reads up to {known}",
+        f"a.revirt has format version {known + 1}; this revirt reads up to {known}",
         capsys,
     )
     assert not (copy.parent / "again").exists()

@@ -140,11 +140,14 @@ class DiskFacts:
 
 
 def disk_facts(recording: Recording) -> list[DiskFacts]:
-    """Return what there is to know about the disks of *recording*; reads its log if there are any.
+    """Return what there is to know about the disks of *recording*, none if its machine is not known.
 
-    Raises as `Recording.events`, CorruptError or FormatVersionError if there is no such machine.
+    Reads the log if there are any; raises as `Recording.events`.
     """
-    disks = machine_of(recording.path, recording.manifest).devices.disks
+    try:
+        disks = machine_of(recording.path, recording.manifest).devices.disks
+    except RecordingError:
+        return []
     if not disks:
         return []
     counts = count_writes(recording, len(disks))

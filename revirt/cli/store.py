@@ -10,6 +10,7 @@ from typing import Any
 
 from revirt.cli.rows import DiskFacts, RecordingRow, disk_facts, recording_facts, recording_rows
 from revirt.errors import RecordingError, UsageError
+from revirt.machine.devices import Devices
 from revirt.recording import (
     Recording,
     list_recordings,
@@ -145,13 +146,18 @@ def _changes_in_words(fork: dict[str, Any]) -> Iterator[str]:
 
 def _devices_in_words(devices: Any) -> dict[str, Any]:
     """What is plugged beyond what every machine has, but disks."""
-    if not isinstance(devices, dict):
+    if devices is None:
         return {}
-    pixels = devices["framebuffer"]
-    present = [name for name in ("firmware", "vga", "rng", "console") if devices[name]]
+    try:
+        plugged = Devices.from_plain(devices)
+    except (ValueError, TypeError, KeyError):
+        # Of a newer revirt, or whatever somebody wrote there.
+        return {"devices": "not known"}
+    pixels = plugged.framebuffer
+    present = [name for name in ("firmware", "vga", "rng", "console") if getattr(plugged, name)]
     if pixels is not None:
-        present.append(f"framebuffer {pixels['width']}x{pixels['height']}")
-    cards = {f"network card {number}": nic["mac"] for number, nic in enumerate(devices["nics"])}
+        present.append(f"framebuffer {pixels.width}x{pixels.height}")
+    cards = {f"network card {number}": nic.mac for number, nic in enumerate(plugged.nics)}
     return {"devices": ", ".join(present), **cards}
 
 

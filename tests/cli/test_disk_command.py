@@ -430,6 +430,7 @@ send "poweroff -f\n"
 """
 
 
+@pytest.mark.debian
 def test_a_file_system_that_was_taken_out_holds_what_the_guest_said_it_did(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

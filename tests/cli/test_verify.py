@@ -99,6 +99,7 @@ def test_a_sealed_recording_is_intact_to_who_has_the_key(
         "state": "complete",
         "verdict": "intact",
         "findings": [],
+        "disks": [],
         "seal": {
             "key_id": load_public(Path(public)).key_id,
             "key_given": True,

@@ -334,9 +334,9 @@ def test_an_index_without_a_version_is_refused(lines: bytes, scene: Path) -> Non
 
 
 def test_a_newer_version_is_named_before_anything_else_is_read(scene: Path) -> None:
-    data = archived("revirt.pack", checked(b"# revirt pack 2\nwith lines that nobody knows yet\n"))
+    data = archived("revirt.pack", checked(b"# revirt pack 3\nwith lines that nobody knows yet\n"))
 
-    assert_refused(data, scene, FormatVersionError, "has format version 2; this revirt reads up to 1")
+    assert_refused(data, scene, FormatVersionError, "has format version 3; this revirt reads up to 2")
 
 
 def test_a_version_that_does_not_have_its_check_is_damage(whole: bytes, scene: Path) -> None:
