@@ -1,7 +1,8 @@
 """Guests that do to their devices what `mischief` makes up: recorded with all of these plugged, and replayed.
 
-The code is for 32 bits without paging.  What is read is mixed into a register, and so into the digests.  Interrupts
-lead to a handler that masks them all.
+The code is for 32 bits without paging, and goes round a few times.  What is read is mixed into a register, and so into
+the digests.  Interrupts lead to a handler that masks them all.  Some code lies where devices write: what is overwritten
+must be gone from what was translated, in a replay from any checkpoint as in the recording.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fuzzing.chances import Chances
 from fuzzing.fences import RAM
 from fuzzing.guests import REPLAY_SECONDS, Babble
 from fuzzing.mischief import Mischief
+from fuzzing.rings import DATA_START
 from fuzzing.runs import stopped_after
 from revirt.image import Guest
 from revirt.machine.devices import BLOCK_SIZE, Framebuffer
@@ -32,7 +34,10 @@ from revirt.replay import replay
 
 RECORD_SECONDS = 5.0
 _MEMORY = 4 << 20
-_BASE = 0x100000
+_STACK = 0x90000
+_BASES = (0x100000, 0x100000, DATA_START + 0x4000)
+"""Where the code is: out of the way, or where devices write."""
+_ROUNDS = 3
 _HEAD_SIZE = 84
 _CODE_SELECTOR = 0x10
 _GATES = 256
@@ -40,7 +45,7 @@ _HANDLER = bytes.fromhex("50 b0ff e621 e6a1 b020 e620 e6a0 58 cf")
 """PUSH EAX; all interrupts masked; both controllers told that it is over; POP EAX; IRET."""
 _SHORT_DISK = 1 << 20
 _NS_PER_LOOP = 10
-_MOST_LOOPS = 20_000
+_MOST_LOOPS = 2_000
 
 
 def run_driver(rng: Random, _samples: Path, case: Path) -> None:
@@ -50,11 +55,11 @@ def run_driver(rng: Random, _samples: Path, case: Path) -> None:
     """
     acts = Mischief(Chances(rng.randbytes(CASE_SIZE)), Bench(at_once=True)).acts()
     image = case / "guest.elf"
-    image.write_bytes(_image(acts))
+    image.write_bytes(_image(acts, rng.choice(_BASES)))
     keys = KeySource()
     options = RecordOptions(
         clock=rng.choice(("host", "virtual")),
-        until=Position(rng.choice((20_000, 200_000))),
+        until=Position(rng.choice((30_000, 300_000))),
         digest_every=rng.choice((None, 777, 20_000)),
         checkpoint_every=rng.choice((3_000, 100_000)),
         plugs=_plugs(rng, case, acts, keys),
@@ -119,26 +124,29 @@ class _Cable:
         pass
 
 
-def _image(acts: Sequence[Act]) -> bytes:
-    """Return an ELF file of 32 bits: the handler, the table that leads to it, what is poked, and code."""
-    handler = _BASE + _HEAD_SIZE
+def _image(acts: Sequence[Act], base: int) -> bytes:
+    """Return an ELF file of 32 bits for *base*: the handler, the table that leads to it, what is poked, and code."""
+    handler = base + _HEAD_SIZE
     gate = struct.pack("<HHBBH", handler & 0xFFFF, _CODE_SELECTOR, 0, 0x8E, handler >> 16)
     table = handler + len(_HANDLER)
     pool = bytearray(_HANDLER + gate * _GATES + struct.pack("<HI", 8 * _GATES - 1, table))
     pointer = table + 8 * _GATES
-    code = b"".join(_code(acts, pool, pointer))
+    code = b"".join(_code(acts, pool, handler))
+    setup = b"\xbc%b\x0f\x01\x1d%b\xbd%b" % tuple(
+        struct.pack("<I", value) for value in (_STACK, pointer, _ROUNDS)
+    )  # MOV ESP; LIDT; MOV EBP
+    back = b"\x4d\x0f\x85" + struct.pack("<i", -len(code) - 7)  # DEC EBP; JNZ
+    code = setup + code + back + b"\xfa\xf4"  # CLI; HLT
     entry = handler + len(pool)
     size = _HEAD_SIZE + len(pool) + len(code)
     ident = struct.pack("<4sBBB9x", b"\x7fELF", 1, 1, 1)
     head = struct.pack("<HHIIIIIHHHHHH", 2, 3, 1, entry, 52, 0, 0, 52, 32, 1, 0, 0, 0)
-    load = struct.pack("<8I", 1, 0, _BASE, _BASE, size, size, 7, 4096)
+    load = struct.pack("<8I", 1, 0, base, base, size, size, 7, 4096)
     return ident + head + load + bytes(pool) + code
 
 
-def _code(acts: Sequence[Act], pool: bytearray, pointer: int) -> Iterator[bytes]:
-    """Yield code for each of *acts*; what it copies is added to *pool*."""
-    yield b"\xbc" + struct.pack("<I", _BASE - 16)  # MOV ESP
-    yield b"\x0f\x01\x1d" + struct.pack("<I", pointer)  # LIDT
+def _code(acts: Sequence[Act], pool: bytearray, start: int) -> Iterator[bytes]:
+    """Yield code for each of *acts*; what it copies is added to *pool*, which is at *start*."""
     for act in acts:
         match act:
             case In(port, size):
@@ -154,7 +162,7 @@ def _code(acts: Sequence[Act], pool: bytearray, pointer: int) -> Iterator[bytes]
                 data = value.to_bytes(8, "little")[: min(size, 4)]
                 yield move + struct.pack("<I", address & 0xFFFF_FFFF) + data
             case Poke(address, data):
-                yield _copy(_BASE + _HEAD_SIZE + len(pool), address, len(data))
+                yield _copy(start + len(pool), address, len(data))
                 pool += data
             case Wait(ns):
                 loops = min(max(1, ns // _NS_PER_LOOP), _MOST_LOOPS)
@@ -163,7 +171,6 @@ def _code(acts: Sequence[Act], pool: bytearray, pointer: int) -> Iterator[bytes]
                 yield b"\xfb\x90\x90\xeb\x01\x90\xfa"  # STI; a branch; CLI
             case _:
                 yield b"\xeb\x01\x90"  # a branch
-    yield b"\xfa\xf4"  # CLI; HLT
 
 
 _WIDE = {1: b"", 2: b"\x66", 4: b""}
