@@ -162,6 +162,20 @@ def test_a_fork_without_a_frame_never_gets_it(recording: Recording, tmp_path: Pa
     assert replay(made).divergence is None
 
 
+def test_a_fork_gets_the_random_bytes_that_replace_others(recording: Recording, tmp_path: Path) -> None:
+    # They are an answer to the guest: its own host must not give another one instead.
+    chosen = bytes(range(24))
+    number = next(at for at, event in enumerate(recording.events()) if event.kind is Kind.ENTROPY)
+    fork = Fork.of(recording, changes=Changes(replacements={number: chosen}), gives_inputs=True)
+
+    with NullConsole() as console:
+        fork.record(console, RecordOptions(), tmp_path / "fork", ends=True)
+    made = Recording.open(tmp_path / "fork")
+
+    assert [event.data for event in made.events() if event.kind is Kind.ENTROPY] == [chosen]
+    assert replay(made).divergence is None
+
+
 def test_a_fork_with_the_same_inputs_is_the_same(recording: Recording, tmp_path: Path) -> None:
     fork = Fork.of(recording, Position(3_000), gives_inputs=True)
 
