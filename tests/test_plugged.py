@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from revirt.monitor.plugs import NicPlug, Plugs, of_guest
 from revirt.monitor.script import Script, ScriptedConsole
 from revirt.monitor.session import RecordOptions, record
 from revirt.monitor.sources import KeySource
+from revirt.packets import CaptureReader, CaptureWriter
 from revirt.position import Position
 from revirt.recording import Recording
 from revirt.replay import ReplaySession, replay
@@ -46,19 +48,19 @@ class Hands:
         return ""
 
 
-def plugs(keys: KeySource) -> Plugs:
-    (spec,) = networks_of([f"pcap:{FRAMES}"])
+def plugs(keys: KeySource, frames: Path) -> Plugs:
+    (spec,) = networks_of([f"pcap:{frames}"])
     return replace(
         of_guest(GUEST), nics=(NicPlug(spec.mac.hex(":"), partial(open_network, spec)),), keys=keys
     )
 
 
-def record_it(directory: Path, clock: ClockMode, **options: Any) -> Recording:
+def record_it(directory: Path, clock: ClockMode, *, frames: Path = FRAMES, **options: Any) -> Recording:
     hands = Hands()
     assert GUEST.script is not None
     with ScriptedConsole(Script.load(GUEST.script), hands=hands) as console:
         summary = record(
-            GUEST, console, RecordOptions(clock=clock, plugs=plugs(hands.keys), **options), directory
+            GUEST, console, RecordOptions(clock=clock, plugs=plugs(hands.keys, frames), **options), directory
         )
     assert summary.exit_code == 0x10
     return Recording.open(directory)
@@ -160,6 +162,20 @@ def test_a_fork_without_a_frame_never_gets_it(recording: Recording, tmp_path: Pa
 
     assert kinds(made)[Kind.FRAME_IN] == kinds(made)[Kind.FRAME_OUT] == 1
     assert replay(made).divergence is None
+
+
+def test_a_frame_from_a_far_future_leaves_the_clock_room_to_go_on(tmp_path: Path) -> None:
+    # Seen with a capture file that says so: what came after that frame was later than a log may say.
+    late = tmp_path / "late.pcapng"
+    with late.open("wb") as file, closing(CaptureReader(FRAMES)) as frames:
+        writer = CaptureWriter(file)
+        for time_ns, frame in zip((0, (1 << 64) - 1), frames, strict=True):
+            writer.write(0, time_ns, frame.data, is_inbound=True, comment="")
+
+    recording = record_it(tmp_path / "late", "virtual", frames=late)
+
+    assert kinds(recording)[Kind.FRAME_IN] == 2
+    assert replay(recording).divergence is None
 
 
 def test_a_fork_gets_the_random_bytes_that_replace_others(recording: Recording, tmp_path: Path) -> None:
