@@ -112,7 +112,8 @@ class PixelFormat:
         parts = (bgrx >> 16 & 0xFF, bgrx >> 8 & 0xFF, bgrx & 0xFF)
         scaled = zip(parts, self._maxima, self._shifts, strict=True)
         # Not a sum: colours that a client lets overlap must not carry out of their pixel.
-        return reduce(or_, ((part * most + 127) // 255 << shift for part, most, shift in scaled))
+        pixel: int = reduce(or_, ((part * most + 127) // 255 << shift for part, most, shift in scaled))
+        return pixel
 
 
 def _compact_bytes(bits: int, depth: int, is_big: bool, spans: list[int]) -> int | None:
