@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,14 +18,18 @@ from revirt.image import find
 from revirt.log.events import Kind
 from revirt.machine.config import ClockMode
 from revirt.monitor.console import NullConsole
+from revirt.monitor.display import Display
+from revirt.monitor.keyboard import make
 from revirt.monitor.network import networks_of, open_network
 from revirt.monitor.plugs import NicPlug, Plugs, of_guest
 from revirt.monitor.script import Script, ScriptedConsole
 from revirt.monitor.session import RecordOptions, record
 from revirt.monitor.sources import KeySource
+from revirt.packets import CaptureReader, CaptureWriter
 from revirt.position import Position
 from revirt.recording import Recording
 from revirt.replay import ReplaySession, replay
+from revirt.screen import Screen
 from revirt.timeline import Timeline
 
 GUEST = find("plugged")
@@ -33,6 +39,21 @@ SAID = [
     *("frame cd8a7e1b", "frame c5b2ab0f"),
 ]
 """What does not depend on chance: hashes of what was read, and how requests ended."""
+
+
+class Eye:
+    """Looks all the time, and sees nothing."""
+
+    is_watched = True
+
+    def start(self, wake: Callable[[], None]) -> None:
+        pass
+
+    def publish(self, screen: Screen) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class Hands:
@@ -46,19 +67,19 @@ class Hands:
         return ""
 
 
-def plugs(keys: KeySource) -> Plugs:
-    (spec,) = networks_of([f"pcap:{FRAMES}"])
+def plugs(keys: KeySource, frames: Path) -> Plugs:
+    (spec,) = networks_of([f"pcap:{frames}"])
     return replace(
         of_guest(GUEST), nics=(NicPlug(spec.mac.hex(":"), partial(open_network, spec)),), keys=keys
     )
 
 
-def record_it(directory: Path, clock: ClockMode, **options: Any) -> Recording:
+def record_it(directory: Path, clock: ClockMode, *, frames: Path = FRAMES, **options: Any) -> Recording:
     hands = Hands()
     assert GUEST.script is not None
     with ScriptedConsole(Script.load(GUEST.script), hands=hands) as console:
         summary = record(
-            GUEST, console, RecordOptions(clock=clock, plugs=plugs(hands.keys), **options), directory
+            GUEST, console, RecordOptions(clock=clock, plugs=plugs(hands.keys, frames), **options), directory
         )
     assert summary.exit_code == 0x10
     return Recording.open(directory)
@@ -122,6 +143,22 @@ def test_two_recordings_by_the_virtual_clock_are_the_same(tmp_path: Path) -> Non
     assert list(one.events()) == list(other.events())
 
 
+def test_who_looks_does_not_move_a_virtual_clock(tmp_path: Path) -> None:
+    # Seen with a guest that waits for a key: its clock went on by what was left until the next look.
+    keys = KeySource()
+    typist = threading.Timer(0.3, keys.press, [make("a")])
+    with NullConsole() as console:
+        typist.start()
+        options = RecordOptions("virtual", plugs=replace(plugs(keys, FRAMES), display=Display([Eye()])))
+        record(GUEST, console, options, tmp_path / "seen")
+    typist.join()
+
+    seen = Recording.open(tmp_path / "seen")
+
+    assert kinds(seen)[Kind.CLOCK] < 10
+    assert replay(seen).divergence is None
+
+
 def test_every_branch_can_be_gone_to_in_any_order(recording: Recording) -> None:
     straight = ReplaySession(recording)
     places = range(100, recording.end_branches, 389)
@@ -159,6 +196,34 @@ def test_a_fork_without_a_frame_never_gets_it(recording: Recording, tmp_path: Pa
     made = Recording.open(tmp_path / "fork")
 
     assert kinds(made)[Kind.FRAME_IN] == kinds(made)[Kind.FRAME_OUT] == 1
+    assert replay(made).divergence is None
+
+
+def test_a_frame_from_a_far_future_leaves_the_clock_room_to_go_on(tmp_path: Path) -> None:
+    # Seen with a capture file that says so: what came after that frame was later than a log may say.
+    late = tmp_path / "late.pcapng"
+    with late.open("wb") as file, closing(CaptureReader(FRAMES)) as frames:
+        writer = CaptureWriter(file)
+        for time_ns, frame in zip((0, (1 << 64) - 1), frames, strict=True):
+            writer.write(0, time_ns, frame.data, is_inbound=True, comment="")
+
+    recording = record_it(tmp_path / "late", "virtual", frames=late)
+
+    assert kinds(recording)[Kind.FRAME_IN] == 2
+    assert replay(recording).divergence is None
+
+
+def test_a_fork_gets_the_random_bytes_that_replace_others(recording: Recording, tmp_path: Path) -> None:
+    # They are an answer to the guest: its own host must not give another one instead.
+    chosen = bytes(range(24))
+    number = next(at for at, event in enumerate(recording.events()) if event.kind is Kind.ENTROPY)
+    fork = Fork.of(recording, changes=Changes(replacements={number: chosen}), gives_inputs=True)
+
+    with NullConsole() as console:
+        fork.record(console, RecordOptions(), tmp_path / "fork", ends=True)
+    made = Recording.open(tmp_path / "fork")
+
+    assert [event.data for event in made.events() if event.kind is Kind.ENTROPY] == [chosen]
     assert replay(made).divergence is None
 
 

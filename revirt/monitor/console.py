@@ -21,6 +21,10 @@ TAKE_SIZE = 256
 """Most bytes that `take` of a live console returns at once: a pasted file must not swamp a 16-byte FIFO."""
 
 
+_LONGEST_SLEEP_S = 1e6
+"""Longer sleeps end early: the host's count milliseconds in 31 bits."""
+
+
 class Console(Protocol):
     """The far end of the guest's serial line."""
 
@@ -70,11 +74,11 @@ class Waker:
             os.eventfd_write(self._event_fd, 1)
 
     def sleep(self, timeout_s: float | None, *read_fds: int) -> None:
-        """Sleep until woken, one of *read_fds* has bytes or has hung up, or *timeout_s* seconds are over."""
+        """Sleep until woken, one of *read_fds* has bytes or has hung up, or *timeout_s* seconds (11 days) are over."""
         poll = select.poll()
         for fd in (self._event_fd, *read_fds):
             poll.register(fd, select.POLLIN)
-        ready = poll.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000)
+        ready = poll.poll(None if timeout_s is None else min(max(0.0, timeout_s), _LONGEST_SLEEP_S) * 1000)
         if any(fd == self._event_fd for fd, _ in ready):
             os.eventfd_read(self._event_fd)
 

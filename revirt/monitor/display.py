@@ -6,10 +6,12 @@ Rules:
 - While nobody looks it costs nothing.
 - A screen is read in the machine's thread, where the machine stands still, and drawn in others.
 - At most 25 screens a second are read, and the last one before the guest sleeps always is.
+- When that is the host's time says, which a virtual clock must not follow: so nothing here is due by the machine's.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -56,23 +58,24 @@ class Display:
         self._screen: Screen | None = None
         self._branches = -1
         self._read_s = float("-inf")
-        self._is_owed = False
+        self._wake: Callable[[], None] = lambda: None
+        self._alarm: threading.Timer | None = None
         self._text = ""
         self._text_branches = -TEXT_BRANCHES
 
     def attach(self, machine: Machine, wake: Callable[[], None]) -> None:
         """Take the machine that is shown."""
-        self._machine = machine
+        self._machine, self._wake = machine, wake
         for viewer in self._viewers:
             viewer.start(wake)
 
     def take(self) -> Sequence[Arrival]:
         """Give nothing, and look, if somebody else does and it is time to."""
-        self._is_owed = False
         if not any(viewer.is_watched for viewer in self._viewers):
             return ()
-        if self._is_stale and self._now() < self._read_s + INTERVAL_S:
-            self._is_owed = True
+        left_s = self._read_s + INTERVAL_S - self._now()
+        if self._is_stale and left_s > 0:
+            self._look_in(left_s)
             return ()
         screen = self._look()
         if screen is not None:
@@ -81,11 +84,7 @@ class Display:
         return ()
 
     def due_ns(self) -> int | None:
-        """Return when to look again if there is something that nobody has seen."""
-        if not self._is_owed or self._machine is None:
-            return None
-        left_s = max(0.0, self._read_s + INTERVAL_S - self._now())
-        return self._machine.clock.now_ns + int(left_s * 1e9) + 1
+        return None
 
     def text(self) -> str:
         """Return what stands, or shortly stood, on the machine's screen, as lines; nothing for a screen of pixels.
@@ -104,8 +103,21 @@ class Display:
 
     def close(self) -> None:
         """Let all viewers end."""
+        if self._alarm is not None:
+            self._alarm.cancel()
         for viewer in self._viewers:
             viewer.close()
+
+    def _look_in(self, left_s: float) -> None:
+        """Let `take` be called again in *left_s* seconds, unless it will be already."""
+        if self._alarm is None:
+            self._alarm = threading.Timer(left_s, self._ring)
+            self._alarm.daemon = True
+            self._alarm.start()
+
+    def _ring(self) -> None:
+        self._alarm = None  # before: who is woken may want another
+        self._wake()
 
     @property
     def _is_stale(self) -> bool:

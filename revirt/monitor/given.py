@@ -38,7 +38,8 @@ class Given:
 
 
 _LIVE = ClockReading | ClockRate | DiskDone | Entropy
-"""What is an answer to what the guest does, and means nothing to one that does something else."""
+"""What is an answer to what the guest does, and means nothing to one that does something else, unless it was put in the
+place of another."""
 
 PATIENCE_NS = 1_000_000_000
 """Guest time that a busy guest is given beyond the time at which the other run ended."""
@@ -81,7 +82,9 @@ class Giver:
     def part(self) -> None:
         """Let the guest's clock be live from now on."""
         self.is_following = False
-        self._left = deque(each for each in self._left if not isinstance(each.arrival, _LIVE))
+        self._left = deque(
+            each for each in self._left if each.is_changed or not isinstance(each.arrival, _LIVE)
+        )
 
     def take(self, moment: Moment) -> list[Arrival]:
         """Return what comes at *moment*, where the machine stands; to be asked again when that has been applied."""

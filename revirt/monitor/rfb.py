@@ -13,6 +13,8 @@ import zlib
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 from revirt.screen import PixelScreen
 from revirt.screen.pixels import BYTES_PER_PIXEL
@@ -109,7 +111,9 @@ class PixelFormat:
     def _colour(self, bgrx: int) -> int:
         parts = (bgrx >> 16 & 0xFF, bgrx >> 8 & 0xFF, bgrx & 0xFF)
         scaled = zip(parts, self._maxima, self._shifts, strict=True)
-        return sum((part * most + 127) // 255 << shift for part, most, shift in scaled)
+        # Not a sum: colours that a client lets overlap must not carry out of their pixel.
+        pixel: int = reduce(or_, ((part * most + 127) // 255 << shift for part, most, shift in scaled))
+        return pixel
 
 
 def _compact_bytes(bits: int, depth: int, is_big: bool, spans: list[int]) -> int | None:

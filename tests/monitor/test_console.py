@@ -42,6 +42,15 @@ def test_a_wake_from_another_thread_ends_a_sleep_without_end() -> None:
     waker.close()
 
 
+def test_a_sleep_may_be_longer_than_the_host_can_count() -> None:
+    # Seen with a capture file whose next frame came a month later.
+    waker = Waker()
+    waker.wake()
+
+    waker.sleep(30 * 24 * 3600)
+    waker.close()
+
+
 def test_a_wake_before_the_sleep_is_not_lost_and_counts_once() -> None:
     waker = Waker()
     waker.wake()

@@ -370,6 +370,13 @@ def test_key_presses_without_end_are_not_kept_by_the_server(server: VncServer, t
         assert eventually(lambda: typed == [make("a")])
 
 
+def test_colours_that_overlap_stay_within_their_pixels() -> None:
+    for bits, most, shift in ((8, 255, 0), (16, 255, 8), (32, 255, 24)):
+        pixels = PixelFormat(PixelFormat.STRUCT.pack(bits, 24, 0, 1, most, most, most, shift, shift, shift))
+
+        assert pixels.convert(b"\xff\xff\xff\0") == (most << shift).to_bytes(bits // 8, "little")
+
+
 def test_formats_that_are_none_raise() -> None:
     with pytest.raises(ProtocolError):
         PixelFormat(bytes(16))

@@ -10,7 +10,8 @@ from pathlib import Path
 from revirt.monitor.network.backend import LARGEST_FRAME, LEAST_FRAME, TAKE_COUNT, Drops
 from revirt.packets import CapturedFrame, CaptureError, CaptureReader
 
-_LATEST_NS = 1 << 62
+_LATEST_NS = 1 << 61
+"""When later frames come: as late as leaves the machine's clock room to go on from there (`MAX_NS`)."""
 
 
 class PlayedBackend:
