@@ -41,13 +41,26 @@ def a_run(*seen: tuple[float, bytes], ended: float = 10.0, status: int = 1, said
 def test_killed_recorders_leave_what_can_be_trusted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["kill", "--times", "6", "--guest", "churn", "timer", "race", "--seed", "1", "--jobs", "2"]
+    arguments = [
+        "kill",
+        "--times",
+        "8",
+        "--guest",
+        "churn",
+        "disk",
+        "timer",
+        "race",
+        "--seed",
+        "1",
+        "--jobs",
+        "2",
+    ]
 
     status = torture.main([*arguments, "--directory", str(tmp_path)])
 
     said = capsys.readouterr().out
     assert status == 0, said
-    assert "6 kills" in said
+    assert "8 kills" in said
 
 
 @pytest.mark.parametrize("fault", ["enospc", "kill"])

@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,9 +28,12 @@ from benchmarks.measure import environment
 
 from revirt.cli import main as revirt
 from revirt.errors import RecordingError, RevirtError
+from revirt.machine.devices import SECTOR_SIZE
 from revirt.recording import Recording, RecordingState
 from revirt.recording import Verdict as Verified
+from revirt.recording.writes import recorded_writes
 from revirt.replay import replay
+from revirt.timeline import Timeline
 from torturing.onlooker import bytes_on_disk
 
 TIMEOUT_S = 300.0
@@ -100,6 +104,7 @@ def judge(path: Path, seed: str, scratch: Path, public_key: Path | None = None) 
         return verdict
     try:
         verdict.problems += _replay(recording, Random(seed), verdict)
+        verdict.problems += _read_disks(recording)
     except RevirtError as error:
         verdict.problems.append(f"replay: {error}")
     if verdict.outcome == RecordingState.COMPLETE:
@@ -149,6 +154,26 @@ def _replay(recording: Recording, rng: Random, verdict: Verdict) -> Iterator[str
     facts: dict[str, Any] = json.loads(said.output) if said.output else {}
     if said.status != 0 or facts["events"] != end - chosen.event - 1:
         yield f"replay from checkpoint {chosen.number} to event {end}: {said}"
+
+
+def _read_disks(recording: Recording) -> Iterator[str]:
+    """Compare what disks hold at the end with the hashes of what was written last; yield what is wrong."""
+    last = {
+        (write.disk, write.sector + number): write.ordinal
+        for write in recorded_writes(recording)
+        for number in range(write.size // SECTOR_SIZE)
+    }
+    if not last:
+        return
+    timeline = Timeline(recording, jobs=1)
+    timeline.seek_end()
+    for write in recorded_writes(recording):
+        count = write.size // SECTOR_SIZE
+        owners = {last[write.disk, write.sector + number] for number in range(count)}
+        if owners == {write.ordinal}:
+            found = timeline.machine.disks[write.disk].read(write.sector, count)
+            if blake2b(found, digest_size=8).digest() != write.digest:
+                yield f"disk {write.disk} does not hold at sector {write.sector} what event {write.ordinal} wrote"
 
 
 def _repair(recording: Recording, rng: Random, scratch: Path, public_key: Path | None) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 from benchmarks.measure import run
 
@@ -14,6 +15,9 @@ from revirt.image.debian import PROMPT, READY
 
 CHURN = "churn"
 _SOURCE = Path(__file__).with_name("churn.S")
+DISK = "disk"
+_DISK_SOURCE = Path(__file__).with_name("disk.S")
+_DISK_SECTORS = 4096
 _COMMON = Path(__file__).parents[2] / "guests" / "common"
 _FLAGS = ("-m32", "-static", "-nostdlib", "-no-pie", "-fno-pic", "-Wa,--noexecstack", "-Wl,--build-id=none")
 
@@ -48,7 +52,7 @@ class Subject:
 
 def default_names() -> list[str]:
     """Return the guests that are tortured unless others are asked for: Debian only if it is built."""
-    names = [CHURN, "race", "timer", "idle", "echo"]
+    names = [CHURN, DISK, "race", "timer", "idle", "echo"]
     return [*names, "debian"] if find("debian").is_built else names
 
 
@@ -76,9 +80,9 @@ def make_target(name: str, directory: Path) -> Subject:
         script = directory / "silence.script"
         script.write_text('expect "or quit"\ntimeout 3600\nexpect "what nobody says"\n')
         return Subject(SILENCE, ("echo", "--script", str(script), "--clock", "host"), _ENDLESS_S, ())
-    if name == CHURN:
-        churn = make_subject(CHURN, directory)
-        return Subject(CHURN, (*churn.words, "--clock", "host"), _ENDLESS_S, ())
+    if name in (CHURN, DISK):
+        endless = make_subject(name, directory)
+        return Subject(name, (*endless.words, "--clock", "host"), _ENDLESS_S, ())
     guest = make_subject(name, directory).name
     words = (guest, "--batch", "--clock", "virtual", "--checkpoint-every", "1000")
     return Subject(guest, words, _SHORT_S, ())
@@ -90,6 +94,22 @@ def _churn(directory: Path) -> Subject:
     run(["gcc", *_FLAGS, f"-I{_COMMON}", script, "-o", image, _SOURCE, _COMMON / "protected.S"])
     words = ("--kernel", str(image), "--memory", "8M", "--batch")
     return Subject(CHURN, words, 4.0, (500_000, 20_000_000, None, _FAR))
+
+
+def _disk(directory: Path) -> Subject:
+    """One that writes to its disk without end, and to no sector twice in a row."""
+    settings = f".equ SECTORS, {_DISK_SECTORS}\n.equ ROUNDS, 0\n"
+    head = ".intel_syntax noprefix\n.code16\n.globl _start\n_start:\n"
+    source, code, image = (directory / f"disk.{suffix}" for suffix in ("s", "o", "img"))
+    source.write_text(head + settings + _DISK_SOURCE.read_text())
+    linked, sector = directory / "disk.elf", directory / "disk.bin"
+    run(["as", "--32", "-o", code, source])
+    run(["ld", "-m", "elf_i386", "-Ttext=0x7c00", "-o", linked, code])
+    run(["objcopy", "-O", "binary", "-j", ".text", linked, sector])
+    sector.write_bytes(sector.read_bytes().ljust(510, b"\0") + b"\x55\xaa")
+    image.write_bytes(Random(1).randbytes(512 * _DISK_SECTORS))
+    words = ("--kernel", str(sector), "--memory", "1M", "--disk", str(image), "--batch")
+    return Subject(DISK, words, 3.0, (20_000, 1_000_000, None, _FAR))
 
 
 def _echo(directory: Path) -> Subject:
@@ -105,4 +125,4 @@ def _debian(directory: Path) -> Subject:
     return Subject("debian", ("debian", "--script", str(script)), 10.0, (4_000_000, 24_000_000, None, _FAR))
 
 
-_MAKERS: dict[str, Callable[[Path], Subject]] = {CHURN: _churn, "echo": _echo, "debian": _debian}
+_MAKERS: dict[str, Callable[[Path], Subject]] = {CHURN: _churn, DISK: _disk, "echo": _echo, "debian": _debian}
