@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -34,6 +35,8 @@ from revirt.replay import replay
 
 RECORD_SECONDS = 5.0
 _MEMORY = 4 << 20
+_TAME = "driver 31"
+"""A driver to which much happens, and which comes to its end."""
 _STACK = 0x90000
 _BASES = (0x100000, 0x100000, DATA_START + 0x4000)
 """Where the code is: out of the way, or where devices write."""
@@ -54,20 +57,23 @@ def run_driver(rng: Random, _samples: Path, case: Path) -> None:
     Raises FuzzError if a replay is not exact.
     """
     acts = Mischief(Chances(rng.randbytes(CASE_SIZE)), Bench(at_once=True)).acts()
-    image = case / "guest.elf"
-    image.write_bytes(_image(acts, rng.choice(_BASES)))
+    guest = _guest(case, acts, rng.choice(_BASES))
     keys = KeySource()
+    disks = []
+    for number, disk in enumerate(DEVICES.disks):
+        path = case / f"disk{number}"
+        path.write_bytes(rng.randbytes(min(disk.size, _SHORT_DISK)))
+        disks.append(DiskPlug(path, disk.overlay * BLOCK_SIZE))
     options = RecordOptions(
         clock=rng.choice(("host", "virtual")),
         until=Position(rng.choice((30_000, 300_000))),
         digest_every=rng.choice((None, 777, 20_000)),
         checkpoint_every=rng.choice((3_000, 100_000)),
-        plugs=_plugs(rng, case, acts, keys),
+        plugs=replace(_plugs(acts, keys), disks=tuple(disks)),
     )
     for act in acts:
         if isinstance(act, Arrive) and isinstance(act.arrival, Keys):
             keys.press(act.arrival.scancodes)
-    guest = Guest(name="driver", summary="", memory=_MEMORY, file=image)
     with stopped_after(RECORD_SECONDS) as on_start:
         record(guest, Babble(rng), options, case / "recording", on_start=on_start)
     recording = Recording.open(case / "recording")
@@ -78,19 +84,28 @@ def run_driver(rng: Random, _samples: Path, case: Path) -> None:
             raise FuzzError(f"not exact from checkpoint {checkpoint}: {report.divergence}")
 
 
-def _plugs(rng: Random, case: Path, acts: Sequence[Act], keys: KeySource) -> Plugs:
-    disks = []
-    for number, disk in enumerate(DEVICES.disks):
-        path = case / f"disk{number}"
-        path.write_bytes(rng.randbytes(min(disk.size, _SHORT_DISK)))
-        disks.append(DiskPlug(path, disk.overlay * BLOCK_SIZE))
+def tame_driver(directory: Path) -> tuple[Guest, Plugs]:
+    """Return a guest that is always the same, with files in *directory*, and what is plugged: no disks."""
+    acts = Mischief(Chances(Random(_TAME).randbytes(CASE_SIZE)), Bench(at_once=True)).acts()
+    acts += [Wait(_MOST_LOOPS * _NS_PER_LOOP)] * 10
+    keys = KeySource()
+    keys.press(b"\x1c\xf0\x1c")
+    return _guest(directory, acts, _BASES[0]), _plugs(acts, keys)
+
+
+def _guest(directory: Path, acts: Sequence[Act], base: int) -> Guest:
+    image = directory / "guest.elf"
+    image.write_bytes(_image(acts, base))
+    return Guest(name="driver", summary="", memory=_MEMORY, file=image)
+
+
+def _plugs(acts: Sequence[Act], keys: KeySource) -> Plugs:
     frames = [
         each.arrival.data for each in acts if isinstance(each, Arrive) and isinstance(each.arrival, Frame)
     ]
     nics = [NicPlug(nic.mac, lambda wake: _Cable(frames, wake)) for nic in DEVICES.nics]
     return Plugs(
         nics=tuple(nics),
-        disks=tuple(disks),
         framebuffer=Framebuffer(320, 200),
         vga=True,
         rng=True,

@@ -35,6 +35,8 @@ _READERS = {
     "stats as JSON": ("stats", "--json"),
     "stats of checkpoints": ("stats", "--checkpoints"),
     "du": ("du",),
+    "net": ("net", "--log-only", "--jsonl"),
+    "disk": ("disk", "--log-only"),
 }
 WRITERS = ("repair", "pack", "mv", "rm")
 """Acts that change files."""

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from fuzzing import FuzzError
+from fuzzing.drivers import tame_driver
 from revirt.checkpoint.format import CHECKPOINT_FRAME, PAGES_FRAME
 from revirt.cli import main as revirt
 from revirt.errors import RevirtError
@@ -21,12 +22,15 @@ from revirt.log.frame import Frame, compress_fast
 from revirt.log.segment import FRAME as SEGMENT_FRAME
 from revirt.machine.config import ClockMode
 from revirt.monitor.console import NullConsole
+from revirt.monitor.plugs import NOTHING
 from revirt.monitor.script import Script, ScriptedConsole
 from revirt.monitor.session import RecordOptions, record
 from revirt.position import Position
 from revirt.recording import Manifest, Recording, RingLimits, pack
 from revirt.recording.pack_format import SUFFIX
 
+DRIVER = "driver"
+"""The guest that no other revirt has: see `fuzzing.drivers`."""
 SAMPLES: tuple[tuple[str, str, ClockMode], ...] = (
     ("hello", "hello", "virtual"),
     ("echo", "echo", "virtual"),
@@ -35,8 +39,12 @@ SAMPLES: tuple[tuple[str, str, ClockMode], ...] = (
     ("timer", "timer", "virtual"),
     ("paging", "paging", "virtual"),
     ("ring", "timer", "virtual"),
+    ("plugged", DRIVER, "virtual"),
 )
-"""Recordings that are made to be damaged, and of which guests; a ``ring`` has forgotten its beginning."""
+"""Recordings that are made to be damaged, and of which guests.
+
+A ``ring`` has forgotten its beginning; in ``plugged`` frames, keys and random bytes come and go.
+"""
 STOPPED = 128 + signal.SIGTERM
 STATUSES = frozenset({0, 1, 2, 3, 4, STOPPED})
 """What docs/cli.md lists for commands that nobody interrupts at a terminal."""
@@ -63,7 +71,7 @@ _STRANGE: tuple[Any, ...] = (
 def make_samples(directory: Path) -> None:
     """Record the guests that are damaged later, each with several checkpoints, digests and intervals, and pack them."""
     for name, guest_name, clock in SAMPLES:
-        guest = find(guest_name)
+        guest, plugs = tame_driver(directory) if guest_name == DRIVER else (find(guest_name), NOTHING)
         console = NullConsole() if guest.script is None else ScriptedConsole(Script.load(guest.script))
         options = RecordOptions(
             clock=clock,
@@ -71,6 +79,7 @@ def make_samples(directory: Path) -> None:
             digest_every=5_000,
             until=Position(100_000),
             limits=RingLimits(size=8_000) if name == "ring" else None,
+            plugs=plugs,
         )
         record(guest, console, options, directory / name)
         build_index(Recording.open(directory / name), jobs=1, spacing=_SPACING)
@@ -94,6 +103,11 @@ def damage_recording(rng: Random, samples: Path, case: Path) -> None:
         ["info", target, "--json"],
         ["events", target, "--jsonl"],
         ["console", target],
+        ["console", target, "--at", position],
+        ["net", target, "--jsonl"],
+        ["net", target, "-o", str(case / "packets")],
+        ["disk", target, "--json"],
+        ["screen", target, "--at", position, "--json"],
         ["verify", target, "--json"],
         ["stats", target, "--json"],
         ["du", target, "--json"],

@@ -22,7 +22,6 @@ from revirt.replay import audit, replay
 
 PATIENCE_S = 1.0
 """How long a replay runs before it is asked to stop: wrong numbers may have far to go."""
-_CONFIG = MachineConfig(16 << 20, "virtual", 0, 10)
 _TRANSLATION_BUFFER = 32 << 20
 _BRANCHES, _STEPS, _TIMES_ASKED = 3_000, 1_000, 300
 
@@ -50,8 +49,10 @@ def boot(path: Path, number: int, sound: LoadedCheckpoint | None) -> None:
     CPU and memory are as in *sound*; else it is stepped only: it may go through gigabytes of zeros before it comes to
     a branch to stop at.
     """
-    loaded = Recording.open(path).load_checkpoint(number)
-    machine = Machine(_CONFIG, _Nobody(), translation_buffer=_TRANSLATION_BUFFER)
+    recording = Recording.open(path)
+    loaded = recording.load_checkpoint(number)
+    config = MachineConfig.from_plain(recording.manifest.machine)
+    machine = Machine(config, _Nobody(), translation_buffer=_TRANSLATION_BUFFER)
     try:
         for numbers, contents in loaded.batches():
             machine.core.write_pages(numbers, contents)
