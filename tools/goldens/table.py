@@ -173,7 +173,11 @@ TABLE = (
     Golden(
         "plugged-virtual",
         "disk, network card, entropy, console, keyboard and screen; virtual clock, which goes on to a frame",
-        (Run(f"record plugged {_FRAMES} --clock virtual --batch --checkpoint-every 1500 -o plugged-virtual"),),
+        (
+            Run(
+                f"record plugged {_FRAMES} --clock virtual --batch --checkpoint-every 1500 -o plugged-virtual"
+            ),
+        ),
         has_disks=True,
     ),
     Golden(
