@@ -14,14 +14,14 @@ import pytest
 from library import RecordingOf
 
 from revirt.fork import Changes, Fork
-from revirt.image import find
+from revirt.image import Guest, find
 from revirt.log.events import Kind
 from revirt.machine.config import ClockMode
 from revirt.monitor.console import NullConsole
 from revirt.monitor.display import Display
 from revirt.monitor.keyboard import make
 from revirt.monitor.network import networks_of, open_network
-from revirt.monitor.plugs import NicPlug, Plugs, of_guest
+from revirt.monitor.plugs import DiskPlug, NicPlug, Plugs, of_guest
 from revirt.monitor.script import Script, ScriptedConsole
 from revirt.monitor.session import RecordOptions, record
 from revirt.monitor.sources import KeySource
@@ -245,3 +245,20 @@ def test_a_guest_gets_what_its_description_names_without_being_asked(recording_o
     recording = recording_of("plugged", "virtual", script='expect "again"', until=Position(6_000))
 
     assert said(recording)[:5] == SAID[:5]
+
+
+@pytest.mark.parametrize("clock", ["host", "virtual"])
+def test_a_guest_that_sleeps_for_ever_ends_though_it_has_a_disk_and_a_card(
+    tmp_path: Path, clock: ClockMode
+) -> None:
+    image = tmp_path / "sleeper.bin"
+    image.write_bytes(bytes.fromhex("fbf4ebfc"))  # sti; hlt, again
+    guest = Guest(name="sleeper", summary="", memory=1 << 20, file=image, format="flat", address=0x7C00)
+    plugged = Plugs(
+        nics=(NicPlug("52:54:00:12:34:56"),), disks=(DiskPlug(GUEST.disks[0]),), rng=True, keys=KeySource()
+    )
+
+    with NullConsole() as console:
+        summary = record(guest, console, RecordOptions(clock=clock, plugs=plugged), None)
+
+    assert "nothing" in summary.reason

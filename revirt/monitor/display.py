@@ -51,6 +51,10 @@ class Display:
 
     answers = False
 
+    @property
+    def is_open(self) -> bool:
+        return bool(self._viewers)
+
     def __init__(self, viewers: Sequence[Viewer], *, now: Callable[[], float] = time.monotonic) -> None:
         self._viewers = tuple(viewers)
         self._now = now

@@ -142,7 +142,7 @@ class Live:
             if comes_ns is not None and not self._is_host and (wake_ns is None or comes_ns < wake_ns):
                 return [ClockReading(max(comes_ns, self.machine.clock.now_ns))]
             wakes = [each for each in (wake_ns, due_ns, end_ns, comes_ns) if each is not None]
-            timeout_s: float | None = LONGEST_WAIT_S if self._sources else None
+            timeout_s = LONGEST_WAIT_S if any(source.is_open for source in self._sources) else None
             if wakes:
                 timeout_s = max(0, min(wakes) - self._elapsed_ns()) / 1e9 if self._is_host else 0.0
             self._console.wait(timeout_s)

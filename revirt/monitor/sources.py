@@ -37,6 +37,11 @@ class Source(Protocol):
     answers: bool
     """Whether what it gives answers the guest's own requests."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether something may still come, without the guest asking for it."""
+        ...
+
     def attach(self, machine: Machine, wake: Wake, /) -> None:
         """Take the machine that runs, and what makes `Live` ask again; safe from any thread."""
         ...
@@ -60,6 +65,11 @@ class NetBackend(Protocol):
     @property
     def fault(self) -> str | None:
         """Why nothing comes and goes any more; None as long as it may."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more frames may come."""
         ...
 
     def frames(self) -> Sequence[bytes]:
@@ -115,6 +125,10 @@ class NetSource:
         """Why the card is cut off, in words; None if it is not."""
         return self._backend.fault if self._backend is not None else None
 
+    @property
+    def is_open(self) -> bool:
+        return self._backend is not None and self._backend.is_open
+
     def take(self) -> Sequence[Arrival]:
         if not self._waiting and self._backend is not None:
             self._waiting.extend(self._backend.frames())
@@ -158,6 +172,10 @@ class DiskSource:
     def attach(self, machine: Machine, wake: Wake) -> None:
         self._device = peripherals_of(machine).disks[self.disk]
         self._wake = wake
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._asked)
 
     def take(self) -> Sequence[Arrival]:
         for each in self._device.pending:
@@ -210,6 +228,10 @@ class EntropySource:
         assert rng is not None
         self._machine, self._rng = machine, rng
 
+    @property
+    def is_open(self) -> bool:
+        return False
+
     def take(self) -> Sequence[Arrival]:
         wanted = self._rng.wanted
         if not wanted:
@@ -245,6 +267,10 @@ class KeySource:
     def attach(self, machine: Machine, wake: Wake) -> None:
         self._machine = machine
         self._wake = wake
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._codes)
 
     def press(self, scancodes: bytes) -> None:
         """Let the keyboard send *scancodes*, of set 2, or nothing of them if so much waits that they have no room."""

@@ -126,6 +126,10 @@ class _Cable:
         taken, self._frames = self._frames[:2], self._frames[2:]
         return taken
 
+    @property
+    def is_open(self) -> bool:
+        return bool(self._frames)
+
     def take_due(self, _now_ns: int) -> Sequence[bytes]:
         return ()
 

@@ -45,6 +45,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def is_open(self) -> bool:
+        """Whether more frames may come."""
+        ...
+
+    @property
     def pending(self) -> bool:
         """Whether `frames` has something to return."""
         ...
@@ -75,6 +80,8 @@ class UnpluggedBackend:
 
     def __init__(self) -> None:
         self.drops = Drops()
+
+    is_open = False
 
     @property
     def fault(self) -> str | None:
@@ -121,6 +128,10 @@ class LiveBackend(ABC):
     @property
     def fault(self) -> str | None:
         return self._fault
+
+    @property
+    def is_open(self) -> bool:
+        return self._fault is None or self.pending
 
     @property
     def pending(self) -> bool:

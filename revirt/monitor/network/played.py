@@ -50,6 +50,10 @@ class PlayedBackend:
     def frames(self, most: int = TAKE_COUNT) -> list[bytes]:  # noqa: ARG002
         return []
 
+    @property
+    def is_open(self) -> bool:
+        return self._next is not None
+
     def due_ns(self) -> int | None:
         return self._due_ns if self._next is not None else None
 
