@@ -31,6 +31,7 @@ from revirt.recording import Recording
 from revirt.replay import ReplaySession, replay
 from revirt.screen import Screen
 from revirt.timeline import Timeline
+from revirt.timeline.conditions import StopReason, Write
 
 GUEST = find("plugged")
 FRAMES = Path(__file__).parents[1] / "guests" / "plugged" / "frames.pcap"
@@ -171,6 +172,22 @@ def test_every_branch_can_be_gone_to_in_any_order(recording: Recording) -> None:
     for place in sorted(places, key=lambda place: place * 7919 % 1009):
         timeline.seek(Position(place))
         assert timeline.machine.digest() == digests[place], place
+
+
+def test_what_a_device_writes_to_memory_is_found_between_two_lines(recording: Recording) -> None:
+    frame = next(event for event in recording.events() if event.kind is Kind.FRAME_IN)
+    timeline = Timeline(recording)
+    timeline.seek(Position(frame.branches))
+    address = bytes(timeline.machine.core.ram).index(frame.data[14:54])
+    watched = [Write(address, 4, physical=True)]
+
+    timeline.seek_end()
+    before = timeline.run_back(watched)
+
+    assert (before.reason, before.position.branches) == (StopReason.WATCHPOINT, frame.branches - 1)
+    assert timeline.read_physical(address, 4) == bytes(4)
+    assert timeline.run(watched).position == Position(frame.branches)
+    assert timeline.read_physical(address, 4) == frame.data[14:18]
 
 
 def test_what_the_disk_holds_is_what_was_written_by_then(recording: Recording) -> None:

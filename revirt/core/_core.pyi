@@ -331,8 +331,12 @@ class Core:
     def store(self) -> memoryview:
         """The memory behind RAM that only devices see, writable."""
 
-    def written(self, start: int, size: int, /) -> None:
-        """Tell the core that physical ``[start, start + size)`` was written from outside: stale code is dropped."""
+    def written(self, start: int, size: int, comes_with_branch: bool = False, /) -> None:
+        """Tell the core that physical ``[start, start + size)`` was written from outside: stale code is dropped.
+
+        What is watched there is noted: on the straight line that the core is in, or where that has only begun and this
+        *comes_with_branch*, on the one before.
+        """
 
     def translate(self, vaddr: int, /) -> int | None:
         """Return the physical address of *vaddr* in the guest's current page tables, None if it is not mapped.

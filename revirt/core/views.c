@@ -184,13 +184,19 @@ PyObject *core_get_store(CoreObject *self, void *closure)
 PyObject *core_written(CoreObject *self, PyObject *args)
 {
     unsigned long long start, size;
-    if (!PyArg_ParseTuple(args, "KK", &start, &size))
+    int comes_with_branch = 0;
+    if (!PyArg_ParseTuple(args, "KK|p", &start, &size, &comes_with_branch))
         return NULL;
-    engine_written(&self->core, start, size);
-    if (self->core.attention & ATTEND_WATCH)
-        watch_written(&self->core, start, size);
-    if (self->core.traps)
-        traps_written(&self->core, start, size);
+    Core *core = &self->core;
+    engine_written(core, start, size);
+    /* Nothing of the line that begins here has been executed: it is noted on the one before. */
+    bool is_before = comes_with_branch && core->branches > 0;
+    core->branches -= is_before;
+    if (core->attention & ATTEND_WATCH)
+        watch_written(core, start, size);
+    if (core->traps)
+        traps_written(core, start, size);
+    core->branches += is_before;
     Py_RETURN_NONE;
 }
 

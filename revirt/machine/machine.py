@@ -155,7 +155,7 @@ class Machine:
         self.board = Board(
             self.clock,
             devices=config.devices,
-            memory=GuestMemory(self.core),
+            memory=GuestMemory(self.core, lambda: self.halted),
             disks=self.disks,
             completes_at_once=config.clock == "virtual",
             flash=self.core.store[: config.devices.flash_size],

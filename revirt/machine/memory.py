@@ -6,6 +6,7 @@ callback of a port or a register.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -24,14 +25,15 @@ class _Core(Protocol):
     @property
     def ram(self) -> memoryview: ...
 
-    def written(self, start: int, size: int, /) -> None: ...
+    def written(self, start: int, size: int, comes_with_branch: bool, /) -> None: ...
 
 
 class GuestMemory:
-    """The RAM of *core*; ``size`` is in bytes."""
+    """The RAM of *core*; ``size`` is in bytes.  *is_halted* says whether the core stands behind a HLT."""
 
-    def __init__(self, core: _Core) -> None:
+    def __init__(self, core: _Core, is_halted: Callable[[], bool] = lambda: False) -> None:
         self._core = core
+        self._is_halted = is_halted
         self._ram = core.ram
         self.size = len(self._ram)
 
@@ -47,4 +49,4 @@ class GuestMemory:
         if not 0 <= address <= address + size <= self.size:
             raise OutsideMemoryError(address, size)
         self._ram[address : address + size] = data
-        self._core.written(address, size)
+        self._core.written(address, size, not self._is_halted())

@@ -99,7 +99,10 @@ class Searcher:
             self._walker.run(end)
             noted, has_traps, stood, unseen = self._taken(), core.traps, core.branches, _unseen(core)
             self._unwatch()
-            for line in dict.fromkeys([*watch.lines(noted, trapped=has_traps), *unseen]):
+            lines = {*watch.lines(noted, trapped=has_traps), *unseen}
+            if lines:
+                lines.add(stood - 1)  # stopped at a hit, it has not heard what devices write here
+            for line in sorted(lines):
                 for hit in self._hits_on_line(watch, line):
                     if self._is_true(hit):
                         return hit
@@ -247,11 +250,13 @@ class Searcher:
                 # What comes back with the snapshot is nobody's access.
                 self._unwatch()
         done = core.instructions - first
-        if stop == STOP_HALT and begin.branches < self._end:
-            # And what happens on the way into the handler.
+        if begin.branches < self._end:
+            # And what happens on the way into the handler, and what devices write at the branch that ends the line:
+            # that is between its last instruction and the next line.
             watch.put_on(core, stops=False, traps=traps)
             self._walker.run(begin.branches + 1)
-            noted += [(each, done) for each in self._taken()[len(noted) :]]
+            last = done if stop == STOP_HALT else max(0, done - 1)
+            noted += [(each, last) for each in self._taken()[len(noted) :]]
             are_trapped &= _is_trapped(core)
             self._unwatch()
             self._walker.restore(begin)

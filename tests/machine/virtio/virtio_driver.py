@@ -41,7 +41,7 @@ class Ram:
         self.ram = memoryview(self.bytes)
         self.told = []
 
-    def written(self, start, size):
+    def written(self, start, size, _comes_with_branch):
         self.told.append((start, size))
 
 
