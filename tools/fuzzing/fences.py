@@ -24,7 +24,7 @@ class Core:
         self.known = bytearray(RAM)
         """RAM as far as the core was told of it."""
 
-    def written(self, start: int, size: int, _comes_with_branch: bool, /) -> None:
+    def written(self, start: int, size: int, _comes_with_branch: bool = False, /) -> None:
         self.known[start : start + size] = self.ram[start : start + size]
 
     def check(self) -> None:
