@@ -29,6 +29,7 @@ from revirt.packets import CaptureReader, CaptureWriter
 from revirt.position import Position
 from revirt.recording import Recording
 from revirt.replay import ReplaySession, replay
+from revirt.replay.divergence import compare_memory
 from revirt.screen import Screen
 from revirt.timeline import Timeline
 from revirt.timeline.conditions import StopReason, Write
@@ -172,6 +173,20 @@ def test_every_branch_can_be_gone_to_in_any_order(recording: Recording) -> None:
     for place in sorted(places, key=lambda place: place * 7919 % 1009):
         timeline.seek(Position(place))
         assert timeline.machine.digest() == digests[place], place
+
+
+def test_machines_whose_disks_alone_differ_are_told_apart(recording: Recording) -> None:
+    one, other = ReplaySession(recording), ReplaySession(recording)
+    for session in (one, other):
+        session.run()
+
+    other.machine.disks[0].write(5, b"?" * 512)
+
+    (difference,) = compare_memory(one.machine, other.machine)
+    assert "store at" in difference.name
+    assert difference.replayed == (b"?" * 16).hex()
+    assert difference.look is not None
+    assert difference.look(one.machine) != difference.look(other.machine)
 
 
 def test_what_a_device_writes_to_memory_is_found_between_two_lines(recording: Recording) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from revirt.core import PAGE_SIZE
 from revirt.errors import CorruptError, DivergenceError, FormatVersionError
@@ -116,19 +116,34 @@ def compare_registers(recorded: Machine, replayed: Machine) -> Iterator[Differen
 
 
 def compare_memory(recorded: Machine, replayed: Machine) -> Iterator[Difference]:
-    """Yield the pages of memory that differ, each with the first bytes that do."""
-    theirs, ours = recorded.core.ram, replayed.core.ram
-    for start in range(0, len(ours), PAGE_SIZE):
-        if theirs[start : start + PAGE_SIZE] != ours[start : start + PAGE_SIZE]:
-            first = next(at for at in range(start, start + PAGE_SIZE) if theirs[at] != ours[at])
-            end = min(first + SHOWN_BYTES, start + PAGE_SIZE)
-            differing = [at for at in range(first, end) if theirs[at] != ours[at]]
-            yield Difference(
-                f"page {start // PAGE_SIZE:#x}, memory at {first:#x}",
-                bytes(theirs[first:end]).hex(),
-                bytes(ours[first:end]).hex(),
-                _memory_at(differing),
-            )
+    """Yield the pages of memory that differ, each with the first bytes that do; last what is kept for disks."""
+    theirs, ours = recorded.core, replayed.core
+    size = len(ours.ram)
+    for start in range(0, size, PAGE_SIZE):
+        yield from _compare_page("memory", theirs.ram, ours.ram, start, start // PAGE_SIZE)
+    used = {
+        *memoryview(recorded.used_store_pages()).cast("I"),
+        *memoryview(replayed.used_store_pages()).cast("I"),
+    }
+    for number in sorted(used):
+        yield from _compare_page("store", theirs.store, ours.store, number * PAGE_SIZE - size, number)
+
+
+def _compare_page(
+    name: Literal["memory", "store"], theirs: memoryview, ours: memoryview, start: int, number: int
+) -> Iterator[Difference]:
+    """Yield how page *number* differs, which begins at *start* of the part of memory of that *name*."""
+    if theirs[start : start + PAGE_SIZE] == ours[start : start + PAGE_SIZE]:
+        return
+    first = next(at for at in range(start, start + PAGE_SIZE) if theirs[at] != ours[at])
+    end = min(first + SHOWN_BYTES, start + PAGE_SIZE)
+    differing = [at for at in range(first, end) if theirs[at] != ours[at]]
+    yield Difference(
+        f"page {number:#x}, {name} at {first:#x}",
+        bytes(theirs[first:end]).hex(),
+        bytes(ours[first:end]).hex(),
+        _bytes_at(name, differing),
+    )
 
 
 def compare_devices(recorded: Machine, replayed: Machine) -> Iterator[Difference]:
@@ -160,8 +175,12 @@ def _fields(plain: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, obje
             yield f"{prefix}{name}", value
 
 
-def _memory_at(addresses: list[int]) -> Callable[[Machine], object]:
-    return lambda machine: [machine.core.ram[address] for address in addresses]
+def _bytes_at(name: Literal["memory", "store"], addresses: list[int]) -> Callable[[Machine], object]:
+    def look(machine: Machine) -> object:
+        view = machine.core.ram if name == "memory" else machine.core.store
+        return [view[address] for address in addresses]
+
+    return look
 
 
 def _field_of(device: str, field: str) -> Callable[[Machine], object]:
