@@ -189,7 +189,8 @@ def test_an_interrupted_recording_with_a_newer_segment_is_not_repaired(
     version = raise_in("log")(copy)
     before = sorted(copy.rglob("*"))
 
-    message = f"{copy / 'log/00000002.seg'} has format version {version}; this revirt reads up to {segment.FRAME.version}"
+    damaged = copy / "log" / "00000002.seg"
+    message = f"{damaged} has format version {version}; this revirt reads up to {segment.FRAME.version}"
     assert_refused(["repair", str(copy)], message, capsys)
 
     assert sorted(copy.rglob("*")) == before
