@@ -204,7 +204,7 @@ class Bench:
     def _poke(self, address: int, data: bytes) -> None:
         data = data[: max(0, RAM - address)]
         self.core.ram[address : address + len(data)] = data
-        self.core.written(address, len(data))
+        self.core.known[address : address + len(data)] = data
 
     def _branch(self) -> None:
         if not self._wants_stop and not self._eager:
