@@ -205,18 +205,17 @@ def _run(
     on_start: Callable[[Callable[[str], None]], None] | None,
 ) -> RunSummary:
     started, cpu_started = time.perf_counter(), time.process_time()
-    with closing(live):
-        live.attach(machine)
-        if on_start is not None:
-            on_start(live.stop)
-        schedule = _Schedule(options)
-        while True:
-            if recording is not None:
-                recording.mark(machine, with_checkpoint=schedule.advance(machine.core.branches))
-            stop = machine.run(schedule.next() if recording is not None else None)
-            if stop.ended is not None or stop.halted is not None:
-                break
-        faults = live.faults
+    live.attach(machine)
+    if on_start is not None:
+        on_start(live.stop)
+    schedule = _Schedule(options)
+    while True:
+        if recording is not None:
+            recording.mark(machine, with_checkpoint=schedule.advance(machine.core.branches))
+        stop = machine.run(schedule.next() if recording is not None else None)
+        if stop.ended is not None or stop.halted is not None:
+            break
+    faults = live.faults
     ended = stop.ended or Ended(stop.halted or "")
     if options.trigger is not None:
         options.trigger.ended(crashed=ended.crashed, exit_code=ended.exit_code)
