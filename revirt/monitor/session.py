@@ -215,7 +215,6 @@ def _run(
         stop = machine.run(schedule.next() if recording is not None else None)
         if stop.ended is not None or stop.halted is not None:
             break
-    faults = live.faults
     ended = stop.ended or Ended(stop.halted or "")
     if options.trigger is not None:
         options.trigger.ended(crashed=ended.crashed, exit_code=ended.exit_code)
@@ -235,7 +234,7 @@ def _run(
         checkpoints=recording.number - recording.first if recording else 0,
         checkpoint_bytes=writer.checkpoint_bytes if writer else 0,
         path=writer.path if writer else None,
-        warnings=faults,
+        warnings=live.faults,
     )
 
 

@@ -32,7 +32,7 @@ _PARTS = 4
 def facts_of(recording: Recording) -> Facts:
     """Return what is to be noted down of *recording*."""
     events = list(recording.events())
-    said = b"".join(event.data for event in events if event.kind is Kind.TRANSMITTED)
+    said = b"".join(event.data for event in events if event.is_serial_output)
     counts = Counter(event.kind for event in events)
     oldest = recording.checkpoints[0]
     return {
