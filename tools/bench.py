@@ -15,6 +15,8 @@ Comparisons:
     seal         sealed / recorded, and the proof of one event of a million
     timeline     making an index, going anywhere with it from a new process, and stepping back
     writers      who wrote a word last, for 50 of them, and whether that is true
+    network      what a network card carries each way, against QEMU where it is installed; takes root
+    disk         what a disk carries each way, likewise
     boot         boot to a shell against QEMU, plain, recorded and replayed, where QEMU is installed
     help         revirt --help
 
@@ -31,7 +33,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import checkpoints, compute, memory, qemu, recording, sealing, timeline
+from benchmarks import checkpoints, compute, memory, outside, qemu, recording, sealing, timeline
 from benchmarks.measure import Figure, Settings
 from benchmarks.workloads import AGAINST_QEMU, RECORDED, WORKLOADS, Workload
 
@@ -48,6 +50,8 @@ COMPARISONS = (
     "seal",
     "timeline",
     "writers",
+    "network",
+    "disk",
     "boot",
     "help",
 )
@@ -125,6 +129,8 @@ def _figures(arguments: argparse.Namespace, settings: Settings) -> Iterator[Figu
             yield from timeline.measure_timeline(subject, path, settings)
         if "writers" in wanted:
             yield from timeline.measure_writers(subject, path, settings)
+    if {"network", "disk"} & set(wanted):
+        yield from outside.measure_outside(wanted, settings, arguments.megabytes, arguments.mtu or [1500])
     if "help" in wanted:
         yield from recording.measure_help(settings)
     for workload in _against_qemu(arguments):
@@ -176,6 +182,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--recording", type=Path, metavar="DIR", help="what timeline and writers look into (a new boot)"
+    )
+    parser.add_argument(
+        "--megabytes", type=float, default=100.0, metavar="N", help="through the network each way (100)"
+    )
+    parser.add_argument(
+        "--mtu", type=int, action="append", metavar="N", help="of the network (1500); may be given again"
     )
     parser.add_argument("--qemu", action="store_true", help="also cpu, fork and io against QEMU (slow)")
     parser.add_argument(

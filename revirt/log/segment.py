@@ -26,11 +26,21 @@ from revirt.errors import CorruptError
 from revirt.log import columns
 from revirt.log.columns import Share
 from revirt.log.events import Event, Kind
-from revirt.log.frame import Frame, Header, compress_small, read_file, read_start, stored_limit
+from revirt.log.frame import (
+    Frame,
+    Header,
+    compress_fast,
+    compress_small,
+    read_file,
+    read_start,
+    stored_limit,
+)
 from revirt.log.rows import Rows
 
 FRAME = Frame(b"RVRTSEGM", 2, struct.Struct("<IIQQQ"), columns.RAW_LIMIT)
 """Version 2 may have events that version 1 has not: those of networks, disks, keyboards and entropy."""
+_MOSTLY_DATA = 8
+"""How many times the size of its events their data has to be for a segment to be packed in a hurry."""
 _NAME = re.compile(r"(\d{8,10})\.seg", re.ASCII)
 
 
@@ -54,7 +64,9 @@ def encode(index: int, ordinal: int, rows: Rows) -> bytes:
     """
     raw = columns.encode(rows)
     fields = (index, rows.count, ordinal, rows.first_branches, rows.last_branches)
-    header, stored = FRAME.encode(fields, raw, compress_small)
+    # What networks bring is compressed or encrypted as a rule: effort would cost more than all else that is recorded.
+    compress = compress_fast if len(rows.data) > _MOSTLY_DATA * len(rows.rows) else compress_small
+    header, stored = FRAME.encode(fields, raw, compress)
     return header + stored
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -33,6 +34,19 @@ def test_a_segment_comes_back_as_it_was(path: Path) -> None:
     assert events == EVENTS
     assert found == segment.Segment(path, 3, 4, 40, 0, 107, path.stat().st_size)
     assert segment.read_header(path) == found
+
+
+def test_frames_that_nothing_makes_smaller_come_back_and_take_hardly_more_than_they_are(path: Path) -> None:
+    chance = Random(1)
+    frames = [
+        Event(Kind.FRAME_IN, 1000 * n, False, n, n & 0xFFFF, 0, chance.randbytes(1514)) for n in range(600)
+    ]
+
+    data = segment.encode(3, 0, rows_of(frames))
+    path.write_bytes(data)
+
+    assert segment.read(path)[1] == frames
+    assert len(data) < 1.01 * 600 * 1514
 
 
 def test_every_flipped_bit_is_noticed(path: Path) -> None:

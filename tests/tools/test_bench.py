@@ -9,7 +9,7 @@ from pathlib import Path
 
 import bench
 import pytest
-from benchmarks import compute, memory, worker
+from benchmarks import compute, memory, outside, worker
 from benchmarks.measure import (
     Sample,
     Settings,
@@ -150,6 +150,26 @@ def test_what_is_typed_into_qemu_fits_its_fifo_and_is_all_typed() -> None:
         Step(b" ", b"long co"),
         Step(b"o", b"mmand\n"),
     ]
+
+
+# -- networks and disks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", outside.carried(1.0), ids=lambda what: what.name)
+def test_a_transfer_is_timed_by_lines_that_are_printed_and_not_typed(what: outside.Carried) -> None:
+    steps = outside.conversation(what.command.format(port=4711), 1500)
+
+    typed = b"".join(step.send for step in steps)
+    begun, done = steps[2].expect, steps[3].expect
+    assert begun not in typed
+    assert done not in typed
+    assert typed.replace(b"''", b"").index(begun) < typed.replace(b"''", b"").index(done)
+    assert outside.took(Sample(9.0, 1.0, seen=(1.0, 2.0, 2.5, 6.0, 7.0))) == 3.5
+
+
+def test_networks_and_disks_that_are_measured_have_their_bars_for_the_log() -> None:
+    assert {what.name for what in outside.carried(1.0)} > set(outside.LOG_BARS)
+    assert [what.to_guest + what.from_guest for what in outside.carried(2.5)] == [2_500_000, 2_500_000, 0, 0]
 
 
 # -- a guest that computes -------------------------------------------------------------------------------------

@@ -7,5 +7,6 @@ compute      the machine against bare Unicorn
 sealing      sealed against recorded, and proofs of events
 checkpoints  what taking a checkpoint and restoring one cost
 qemu         the same work in QEMU, plain, recorded and replayed
+outside      what network cards and disks carry, here and in QEMU
 worker       what is timed inside a fresh process
 """
