@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from plugged_guest import GUEST as PLUGGED
+from plugged_guest import Hands, plugs
+
 import revirt
 from revirt.image import Guest, find
 from revirt.image.build import build
@@ -73,8 +76,10 @@ class Library:
         if key not in self.made:
             self.made[key] = self.new_path(f"{name}-{clock}")
             guest = built(name)
-            with console_for(guest, script) as console:
-                record(guest, console, RecordOptions(clock=clock, **options), self.made[key])
+            hands = Hands() if name == PLUGGED.name else None
+            wired = {"plugs": plugs(hands.keys)} if hands is not None else {}
+            with console_for(guest, script, hands) as console:
+                record(guest, console, RecordOptions(clock=clock, **wired, **options), self.made[key])
         return self.open(self.made[key])
 
     def open(self, path: Path) -> Recording:
@@ -95,13 +100,13 @@ def built(name: str) -> Guest:
     return guest
 
 
-def console_for(guest: Guest, script: str | None) -> NullConsole:
-    """Return a console that runs *script*, else what *guest* is used with."""
+def console_for(guest: Guest, script: str | None, hands: Hands | None = None) -> NullConsole:
+    """Return a console that runs *script*, else what *guest* is used with; *hands* press its keys."""
     if script is None and guest.recipe is not None:
         script = DEBIAN_SCRIPT
     if script is not None:
-        return ScriptedConsole(Script.parse(script))
-    return ScriptedConsole(Script.load(guest.script)) if guest.script else NullConsole()
+        return ScriptedConsole(Script.parse(script), hands=hands)
+    return ScriptedConsole(Script.load(guest.script), hands=hands) if guest.script else NullConsole()
 
 
 COMMAND = [sys.executable, "-P", "-m", "revirt"]

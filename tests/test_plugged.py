@@ -6,22 +6,21 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from library import RecordingOf
+from plugged_guest import FRAMES, GUEST, Hands, plugs
 
 from revirt.fork import Changes, Fork
-from revirt.image import Guest, find
+from revirt.image import Guest
 from revirt.log.events import Kind
 from revirt.machine.config import ClockMode
 from revirt.monitor.console import NullConsole
 from revirt.monitor.display import Display
 from revirt.monitor.keyboard import make
-from revirt.monitor.network import networks_of, open_network
-from revirt.monitor.plugs import DiskPlug, NicPlug, Plugs, of_guest
+from revirt.monitor.plugs import DiskPlug, NicPlug, Plugs
 from revirt.monitor.script import Script, ScriptedConsole
 from revirt.monitor.session import RecordOptions, record
 from revirt.monitor.sources import KeySource
@@ -34,8 +33,6 @@ from revirt.screen import Screen
 from revirt.timeline import Timeline
 from revirt.timeline.conditions import StopReason, Write
 
-GUEST = find("plugged")
-FRAMES = Path(__file__).parents[1] / "guests" / "plugged" / "frames.pcap"
 SAID = [
     *("disk ce5f2b1f", "write 00000000", "flush 00000000", "beyond 00000001", "again 5291c11f"),
     *("frame cd8a7e1b", "frame c5b2ab0f"),
@@ -56,24 +53,6 @@ class Eye:
 
     def close(self) -> None:
         pass
-
-
-class Hands:
-    """Presses keys, and sees nothing."""
-
-    def __init__(self) -> None:
-        self.keys = KeySource()
-        self.press = self.keys.press
-
-    def text(self) -> str:
-        return ""
-
-
-def plugs(keys: KeySource, frames: Path) -> Plugs:
-    (spec,) = networks_of([f"pcap:{frames}"])
-    return replace(
-        of_guest(GUEST), nics=(NicPlug(spec.mac.hex(":"), partial(open_network, spec)),), keys=keys
-    )
 
 
 def record_it(directory: Path, clock: ClockMode, *, frames: Path = FRAMES, **options: Any) -> Recording:

@@ -86,6 +86,7 @@ def test_json_is_one_record_with_plain_values(
         "digest": packed["digest"],
         "problems": 0,
         "left_out": [],
+        "disks": [],
     }
     assert unpacked == {**packed, "path": str(here / "again")}
 

@@ -78,7 +78,7 @@ def test_what_was_packed_and_unpacked_replays_exactly(
 ) -> None:
     recording = recording_of(name, "host")
 
-    pack(recording.path, tmp_path / "a.revirt")
+    pack(recording.path, tmp_path / "a.revirt", with_disks=True)
     unpack(tmp_path / "a.revirt", tmp_path / "again")
 
     report = replay_elsewhere(Recording.open(tmp_path / "again"))
