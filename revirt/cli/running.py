@@ -226,11 +226,13 @@ def _nothing() -> None:
 @contextmanager
 def _salvaged(place: _Place) -> Iterator[None]:
     """Say, when a run fails, that what was recorded up to there can be replayed."""
+    was_there = place.path is not None and os.path.lexists(place.path)
     try:
         yield
     except (RevirtError, KeyboardInterrupt) as error:
         path = place.path
-        if path is not None and not isinstance(error, RecordingExistsError) and _can_be_replayed(path):
+        is_ours = path is not None and not was_there and not isinstance(error, RecordingExistsError)
+        if path is not None and is_ours and _can_be_replayed(path):
             print(f"revirt: what was recorded before that: revirt replay {_quoted(path)}", file=sys.stderr)
         raise
 

@@ -114,3 +114,17 @@ def test_arguments_that_do_not_fit_are_a_usage_error(
 
     assert main(line.split()) == 2
     assert message in capfd.readouterr().err
+
+
+def test_a_run_that_does_not_begin_offers_no_recording_that_was_there_before(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "mine")
+    assert main(["record", "hello", "--batch", "-o", path]) == 0
+    capfd.readouterr()
+
+    assert main(["record", "hello", "--batch", "--net", f"pcap:{tmp_path / 'none.pcap'}", "-o", path]) != 0
+
+    said = capfd.readouterr().err
+    assert "none.pcap: No such file" in said
+    assert "recorded before that" not in said
