@@ -17,6 +17,10 @@ NS_PER_BRANCH = 10
 emulator of this kind needs."""
 
 PAGE_SIZE = 4096
+
+MAX_TRACKED = 1 << 32
+"""Most bytes of RAM, and of what devices keep behind it, that a machine has in all."""
+
 _MODEL = "machine model"
 
 VIRTUAL_EPOCH = 1_700_000_000
@@ -52,7 +56,7 @@ class MachineConfig:
         check_table(self.cpuid)
         if self.devices and self.model <= WITHOUT_DEVICES:
             raise ValueError(f"a machine of model {self.model} has no devices of its own")
-        if self.memory + self.devices.store_size > 1 << 32:
+        if self.memory + self.devices.store_size > MAX_TRACKED:
             raise ValueError("memory and what is written to disks take at most 4 GiB together")
         self.devices.display(self.memory)  # raises if there is no room for it
 

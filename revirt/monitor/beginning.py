@@ -13,7 +13,7 @@ from revirt.errors import UsageError
 from revirt.image import load
 from revirt.image.boot import Boot
 from revirt.image.guest import Guest
-from revirt.machine.config import NS_PER_BRANCH, VIRTUAL_EPOCH, ClockMode, MachineConfig
+from revirt.machine.config import MAX_TRACKED, NS_PER_BRANCH, VIRTUAL_EPOCH, ClockMode, MachineConfig
 from revirt.machine.machine import Machine
 from revirt.monitor.plugs import NOTHING, Plugged, Plugs
 from revirt.recording import Manifest
@@ -83,7 +83,8 @@ class Booted:
                 devices=plugged.devices,
             )
         except ValueError as error:
-            hint = "let less be written with --disk FILE,overlay=SIZE" if plugged.images else ""
+            is_full = guest.memory + plugged.devices.store_size > MAX_TRACKED
+            hint = "let less be written with --disk FILE,overlay=SIZE" if is_full else ""
             raise UsageError(str(error), hint=hint) from error
         boot = load(guest.image_spec(), guest.memory, display=config.devices.display(config.memory))
         return cls(guest, config, plugged, boot)

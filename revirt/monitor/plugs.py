@@ -107,7 +107,7 @@ class Plugged:
 
 NOTHING = Plugs()
 _MAC = "52:54:00:12:34:56"
-_PIXELS = re.compile(r"(\d{3,4})x(\d{3,4})", re.ASCII)
+_PIXELS = re.compile(r"(\d{1,5})x(\d{1,5})", re.ASCII)
 
 
 def of_guest(guest: Guest) -> Plugs:

@@ -128,3 +128,24 @@ def test_a_run_that_does_not_begin_offers_no_recording_that_was_there_before(
     said = capfd.readouterr().err
     assert "none.pcap: No such file" in said
     assert "recorded before that" not in said
+
+
+def test_a_screen_that_does_not_fit_is_not_blamed_on_disks(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["record", "plugged", "--framebuffer", "1024x768", "--batch", "-o", str(tmp_path / "screen")]
+
+    assert main(words) == 2
+
+    said = capfd.readouterr().err
+    assert "takes more than half of 4 MiB" in said
+    assert "overlay" not in said
+
+
+@pytest.mark.parametrize("size", ["64x48", "99999x99999"])
+def test_a_screen_of_a_size_that_there_is_not_is_told_which_there_are(
+    size: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["record", "hello", "--batch", "--framebuffer", size]) == 2
+
+    assert f"pixels, not {size}" in capfd.readouterr().err
