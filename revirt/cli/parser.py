@@ -180,7 +180,7 @@ def _add_cables(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="WHERE",
-        help="a network card, connected to passt, unix:PATH, unix-listen:PATH, tap:NAME or pcap:FILE",
+        help="a network card, connected to passt, unix:PATH, unix-listen:PATH, tap:NAME, pcap:FILE or none",
     )
     group.add_argument(
         "--forward",
@@ -408,7 +408,7 @@ def _add_verify(commands: Commands[Parser]) -> None:
     _add_recording(prove)
     prove.add_argument("event", metavar="EVENT", type=_natural, help="its number, as 'revirt events' has it")
     prove.add_argument(
-        "-o", dest="output", type=Path, metavar="FILE", help="a new file (default: standard output)"
+        "-o", dest="output", type=_new_file, metavar="FILE", help="a new file (default: standard output)"
     )
     _add_key_to_trust(prove)
 
@@ -428,14 +428,14 @@ def _add_contents(commands: Commands[Parser]) -> None:
     _add_recording(console)
     console.add_argument("--at", metavar="POINT", help=f"only what it had sent there: {_POINTS}")
     console.add_argument(
-        "--cast", type=Path, metavar="FILE", help="write it to this new file, with times, for asciinema"
+        "--cast", type=_new_file, metavar="FILE", help="write it to this new file, with times, for asciinema"
     )
 
     screen = _command(commands, "screen", "screen", "Show what stood on the machine's screen")
     _add_recording(screen)
     screen.add_argument("--at", default="end", metavar="POINT", help=f"when: {_POINTS} (default: end)")
     screen.add_argument(
-        "-o", dest="output", type=Path, metavar="FILE", help="write it to this new file, as PNG"
+        "-o", dest="output", type=_new_file, metavar="FILE", help="write it to this new file, as PNG"
     )
     _add_json(screen)
 
@@ -476,7 +476,7 @@ def _add_disk(commands: Commands[Parser]) -> None:
     )
     disk.add_argument("--at", metavar="POINT", help="for -o: what it held there (default: at the end)")
     disk.add_argument(
-        "-o", dest="output", type=Path, metavar="FILE", help="write all that it held to this new file"
+        "-o", dest="output", type=_new_file, metavar="FILE", help="write all that it held to this new file"
     )
     disk.add_argument(
         "--base", type=Path, metavar="FILE", help="let this file be what it held at first, if it is"
@@ -618,6 +618,13 @@ def _duration(text: str) -> int:
     if match is None or int(match[1]) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time; write 90s, 10m, 2h or 1d")
     return int(match[1]) * NANOSECONDS[match[2] or "s"]
+
+
+def _new_file(text: str) -> Path:
+    # Other commands write to standard output then: nobody means a file of that name.
+    if text == "-":
+        raise argparse.ArgumentTypeError("- is no name for a new file (./- is one)")
+    return Path(text)
 
 
 def _natural(text: str) -> int:

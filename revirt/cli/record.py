@@ -41,9 +41,10 @@ def _guest(arguments: argparse.Namespace) -> Guest:
         return from_command_line(arguments.kernel, arguments.initrd, arguments.append or "", memory)
     if arguments.guest is None:
         raise UsageError(
-            "there is nothing to run", hint="name a GUEST ('revirt guest list') or give a --kernel"
+            "there is nothing to run", hint="name a GUEST ('revirt guest list'), or give a --kernel or --bios"
         )
-    _refuse(arguments, ("initrd", "append", "memory"), "goes with --kernel; a GUEST brings its own")
+    _refuse(arguments, ("initrd", "append"), "goes with --kernel; a GUEST brings its own")
+    _refuse(arguments, ("memory",), "goes with --kernel and --bios; a GUEST brings its own")
     return find(arguments.guest)
 
 

@@ -74,7 +74,13 @@ class Address:
             family, *_, where = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
             return socket.create_server(where[:2], family=family)
         except OSError as error:
-            raise HostError(f"cannot listen for VNC at {self}: {error.strerror or error}") from error
+            # What `create_server` says of a port that is taken has the address in it a second time.
+            number = error.errno or 0
+            problem = os.strerror(number) if number > 0 else error.strerror or error
+            raise HostError(
+                f"cannot listen for VNC at {self}: {problem}",
+                hint="choose another place with --display vnc=ADDRESS:PORT; port 0 is any that is free",
+            ) from error
 
     def __str__(self) -> str:
         if self.path is not None:

@@ -102,6 +102,7 @@ def test_the_exit_status_tells_how_the_run_ended(run: RunSummary, status: int) -
         ("record --bios --append quiet", "--append goes with --kernel"),
         ("record --bios --memory 5", "memory"),
         ("record hello --append x", "--append goes with --kernel"),
+        ("record hello --memory 64M", "--memory goes with --kernel and --bios"),
         ("record hello --no-record -o x", "-o has no meaning"),
         ("record hello --batch --log-size 0", "--log-size 0 keeps nothing"),
         ("record --kernel k --memory much", "'much' is not a size"),

@@ -20,3 +20,15 @@ def test_a_recording_without_a_screen_says_so(
 
     assert f"the machine of {recording.path.name} has no screen" in capsys.readouterr().err
     assert not picture.exists()
+
+
+@pytest.mark.parametrize("words", [["screen", "-o"], ["disk", "-o"], ["console", "--cast"]])
+def test_no_file_is_called_as_others_call_standard_output(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert main([*words, "-"]) == 2
+
+    assert "- is no name for a new file" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -315,8 +315,9 @@ def test_only_loopback_is_private(host: str, is_private: bool) -> None:
 
 
 def test_an_address_that_is_taken_is_an_error_of_the_host(server: VncServer) -> None:
-    with pytest.raises(HostError, match="cannot listen for VNC at 127"):
+    with pytest.raises(HostError, match=r"cannot listen for VNC at 127\.0\.0\.1:\d+: [^(]+$") as raised:
         VncServer(server.address, lambda codes: None)
+    assert "--display vnc=ADDRESS:PORT" in raised.value.hint
 
 
 # -- hostile viewers ----------------------------------------------------------------------------------------------
