@@ -54,7 +54,9 @@ def pack(arguments: argparse.Namespace) -> int:
     if stop.exit_status is not None:
         return stop.exit_status
     _report(report, arguments.form, sys.stderr if is_streamed else sys.stdout)
-    _say("it holds what was in the guest's memory and all that was typed: mind whom you give it to")
+    _say(
+        "it holds what was in the guest's memory and all that was typed or came in: mind whom you give it to"
+    )
     for number, disk in enumerate(() if report.has_images else report.disks):
         _say(
             f"disk {number} is not in it: to replay it one wants the image with SHA-256 {disk.sha256},"

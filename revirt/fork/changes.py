@@ -114,8 +114,9 @@ def received_between(recording: Recording, first: int, last: int) -> list[int]:
             if first == last
             else f"none of {first}-{last} came from outside"
         )
+        kinds = " ".join(f"--kind {kind.label}" for kind in CHANGEABLE)
         raise UsageError(
             f"{what}: only what came from outside can be dropped or replaced",
-            hint=f"revirt events {recording.path.name} --kind received",
+            hint=f"revirt events {recording.path.name} {kinds}",
         )
     return received

@@ -46,7 +46,7 @@ def test_a_pack_is_named_after_the_recording_and_put_here(
     assert os.listdir(here) == ["hello.revirt"]
     said = capsys.readouterr()
     assert f"path      {here}/hello.revirt\n" in said.out
-    assert "what was in the guest's memory and all that was typed" in said.err
+    assert "what was in the guest's memory and all that was typed or came in" in said.err
 
 
 def test_a_pack_of_the_latest_has_its_own_name(hello: Path, here: Path) -> None:

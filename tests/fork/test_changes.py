@@ -172,8 +172,9 @@ def test_who_types_while_inputs_are_given_again_is_heard_and_they_still_come(
 def test_only_what_was_received_can_be_changed(attack: Recording) -> None:
     with pytest.raises(
         UsageError, match=r"event 1 is checkpoint: only what came from outside can be dropped"
-    ):
+    ) as raised:
         Fork.of(attack, None, changes=Changes(drops=frozenset({1})), gives_inputs=True)
+    assert "--kind received --kind frame_in" in raised.value.hint
     with pytest.raises(UsageError, match=r"none of 0-3 came from outside"):
         received_between(attack, 0, 3)
     with pytest.raises(UsageError, match=r"has no event 4000"):
