@@ -14,7 +14,7 @@ from revirt.checkpoint.format import CHECKPOINT_FRAME, CHUNK_ENTRY, PAGES_FRAME
 from revirt.core import UNICORN_VERSION
 from revirt.index import counting
 from revirt.index import format as index_format
-from revirt.log import columns, frame, segment
+from revirt.log import columns, events, frame, segment
 from revirt.log.events import LINE_LIMIT, Event, Kind
 from revirt.log.frame import Frame
 from revirt.log.rows import MAX_DATA, rows_of
@@ -53,9 +53,14 @@ def test_the_layout_of_the_frame_adds_up() -> None:
 
 
 def test_the_kinds_are_those_of_the_code() -> None:
-    rows = re.findall(r"^\| (\d+) \| (\w+) \|$", LOG, re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \| ([A-Z_]+) \| (.+) \| (.+) \|$", LOG, re.MULTILINE)
 
-    assert [(int(number), name) for number, name in rows] == [(kind.value, kind.name) for kind in Kind]
+    assert [(int(kind), name) for kind, name, *_ in rows] == [(kind.value, kind.name) for kind in Kind]
+    carried = re.findall(r"^    ([A-Z_]+)  +(\S.*?)  +(\S.*?)  +\S", str(events.__doc__), re.MULTILINE)
+    assert {name: (number, data) for _, name, number, data in rows if name != "STORED"} == {
+        name: (number, data) for name, number, data in carried if name != "STORED"
+    }
+    assert events.STORED_DATA.format == "<BI8s"
 
 
 def test_the_limits_of_a_segment_are_those_of_the_code() -> None:
