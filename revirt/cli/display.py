@@ -76,7 +76,7 @@ def desk_of(arguments: argparse.Namespace, name: str, *, has_screen: bool) -> It
 def _console(arguments: argparse.Namespace, keys: KeySource) -> ScreenConsole:
     if arguments.script is not None or arguments.stdin or arguments.batch:
         raise UsageError(
-            "--display terminal is for a person, who types, too", hint="--display vnc only shows"
+            "--display terminal is for a person, who types, too", hint="--display vnc goes beside a script"
         )
     if arguments.form is not Format.TABLE or not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
         raise UsageError("--display terminal wants a terminal", hint="--display vnc goes without")

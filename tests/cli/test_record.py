@@ -150,3 +150,13 @@ def test_a_screen_of_a_size_that_there_is_not_is_told_which_there_are(
     assert main(["record", "hello", "--batch", "--framebuffer", size]) == 2
 
     assert f"pixels, not {size}" in capfd.readouterr().err
+
+
+def test_a_screen_in_the_terminal_does_not_go_with_a_script_and_one_for_viewers_does(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["record", "hello", "--vga", "--batch", "-o", str(tmp_path / "shown")]
+
+    assert main([*words, "--display", "terminal"]) == 2
+    assert "--display vnc goes beside a script" in capfd.readouterr().err
+    assert main([*words, "--display", f"vnc=unix:{tmp_path / 'vnc'}"]) == 0
