@@ -298,7 +298,7 @@ def test_somebody_types_in_debian_by_vnc_and_the_replay_shows_the_same(tmp_path:
                 connection.connect(str(tmp_path / "vnc"))
                 viewer = Viewer(connection)
                 viewer.want(ZRLE, RAW)
-                _look_for(viewer, server, "\n# ")
+                _look_for(viewer, server, "\n#\n")
                 for char in "echo $((6*7))\r":
                     viewer.key(0xFF0D if char == "\r" else ord(char), True)
                     viewer.key(0xFF0D if char == "\r" else ord(char), False)
