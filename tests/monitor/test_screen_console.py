@@ -55,7 +55,7 @@ def debian() -> Iterator[Terminal]:
     spec = built("debian").image_spec()
     assert spec.initrd is not None
     terminal = Terminal(
-        "-m", "revirt", "record", "--no-record", "--kernel", str(spec.file), "--initrd", str(spec.initrd),
+        "-P", "-m", "revirt", "record", "--no-record", "--kernel", str(spec.file), "--initrd", str(spec.initrd),
         "--append", "console=ttyS0 console=tty0", "--vga", "--display", "terminal",
     )  # fmt: skip
     yield terminal
