@@ -246,6 +246,7 @@ def test_machines_whose_clocks_go_at_other_rates_are_not_the_same(
     rate = came._replace(kind=Kind.RATE, number=46, data=b"")
     damage.change_events(faster, lambda events: events.insert(line, rate))
     contents = replace(Manifest.read(faster / NAME), state=RecordingState.INTERRUPTED, end=None)
+    (faster / NAME).unlink()  # the copy shares its files
     (faster / NAME).write_text(contents.to_json())
     made = forked(parent, tmp_path / "made", Position(came.branches))
 
