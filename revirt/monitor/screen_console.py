@@ -7,6 +7,7 @@ shown; the recording has it.
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -95,6 +96,14 @@ class ScreenConsole(TerminalConsole):
         if self._thread.is_alive():
             self._thread.join()
 
+    @property
+    def _size(self) -> tuple[int, int]:
+        """How many columns and lines the terminal has, whatever the environment says of another."""
+        try:
+            return os.get_terminal_size(self._fd)
+        except OSError:
+            return shutil.get_terminal_size()
+
     def _draw(self) -> None:
         while True:
             with self._changed:
@@ -103,7 +112,7 @@ class ScreenConsole(TerminalConsole):
                 if screen is None or not self._is_open:
                     return
             if screen != self._drawn:
-                self._output.write(rendered(screen, shutil.get_terminal_size()).encode())
+                self._output.write(rendered(screen, self._size).encode())
             with self._changed:
                 self._drawn = screen
                 # No more is wanted for a while: drawing takes the interpreter from the machine.
