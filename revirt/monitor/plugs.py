@@ -13,15 +13,8 @@ from revirt.image.base import BaseImage, Progress
 from revirt.image.guest import Guest
 from revirt.machine.devices import BLOCK_SIZE, Devices, Disk, Framebuffer, Nic
 from revirt.monitor.display import Display
-from revirt.monitor.sources import (
-    DiskSource,
-    EntropySource,
-    KeySource,
-    NetBackend,
-    NetSource,
-    Source,
-    Wake,
-)
+from revirt.monitor.network.backend import Backend
+from revirt.monitor.sources import DiskSource, EntropySource, KeySource, NetSource, Source, Wake
 
 OVERLAY = 1 << 30
 """Bytes that a guest may write to one disk, unless told otherwise."""
@@ -40,7 +33,7 @@ class NicPlug:
     """A network card; *plug* connects it, once there is somebody to wake, and None leaves it unconnected."""
 
     mac: str
-    plug: Callable[[Wake], NetBackend | None] | None = None
+    plug: Callable[[Wake], Backend | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from revirt.machine.peripherals import Peripherals
 from revirt.machine.virtio.blk import Blk
 from revirt.machine.virtio.net import Net
 from revirt.machine.virtio.rng import Rng
+from revirt.monitor.network.backend import Backend
 
 Wake = Callable[[], None]
 
@@ -59,40 +60,6 @@ class Source(Protocol):
         ...
 
 
-class NetBackend(Protocol):
-    """The far end of a network card's cable; see `revirt.monitor.network`."""
-
-    @property
-    def fault(self) -> str | None:
-        """Why nothing comes and goes any more; None as long as it may."""
-        ...
-
-    @property
-    def is_open(self) -> bool:
-        """Whether more frames may come."""
-        ...
-
-    def frames(self) -> Sequence[bytes]:
-        """Return some of the frames that have come, the oldest first; none only if there are none."""
-        ...
-
-    def take_due(self, now_ns: int) -> Sequence[bytes]:
-        """Return some of the frames that are due at the machine's time *now_ns*; until none are left."""
-        ...
-
-    def due_ns(self) -> int | None:
-        """Return the machine's time at which `take_due` has the next frame, None if none comes by that clock."""
-        ...
-
-    def send(self, frame: bytes) -> None:
-        """Send *frame*; what cannot be sent is lost."""
-        ...
-
-    def close(self) -> None:
-        """Unplug the cable."""
-        ...
-
-
 def peripherals_of(machine: Machine) -> Peripherals:
     """Return what is plugged into *machine*, which has something."""
     assert machine.board.peripherals is not None
@@ -106,17 +73,17 @@ class NetSource:
     _card: Net
     _clock: Clock
 
-    def __init__(self, nic: int, plug: Callable[[Wake], NetBackend | None]) -> None:
+    def __init__(self, nic: int, plug: Callable[[Wake], Backend | None]) -> None:
         self.nic = nic
         self._plug = plug
-        self._backend: NetBackend | None = None
+        self._backend: Backend | None = None
         self._waiting: deque[bytes] = deque()
 
     def connect(self, wake: Wake) -> None:
         """Plug in the cable; raises HostError if this host cannot do that."""
         self._backend = self._plug(wake)
 
-    def attach(self, machine: Machine, wake: Wake) -> None:  # noqa: ARG002
+    def attach(self, machine: Machine, _wake: Wake) -> None:
         self._card = peripherals_of(machine).nics[self.nic]
         self._clock = machine.clock
 

@@ -20,7 +20,7 @@ def event_times(recording: Recording, start: Point) -> Iterator[tuple[int, int]]
     """
     passed: list[tuple[int, int]] = []
 
-    def note(event: Event) -> None:  # noqa: ARG001
+    def note(_event: Event) -> None:
         # It counts an event before it tells of it.
         passed.append((session.replayer.next_event - 1, session.machine.clock.now_ns))
 

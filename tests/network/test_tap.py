@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -110,8 +111,6 @@ def test_who_may_not_make_interfaces_is_told_who_may() -> None:
 
 
 def as_nobody(script: str) -> list[str]:
-    import sys
-
     lines = f"import os, sys\nsys.path = {sys.path!r}\n"
     lines += "import revirt.monitor.network.tap\nif os.getuid() == 0: os.setgroups([]); os.setuid(65534)\n"
     return [sys.executable, "-c", lines + script]

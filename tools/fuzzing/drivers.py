@@ -26,6 +26,7 @@ from fuzzing.runs import stopped_after
 from revirt.image import Guest
 from revirt.machine.devices import BLOCK_SIZE, Framebuffer
 from revirt.machine.inputs import Frame, Keys
+from revirt.monitor.network.backend import UnpluggedBackend
 from revirt.monitor.plugs import DiskPlug, NicPlug, Plugs
 from revirt.monitor.session import RecordOptions, record
 from revirt.monitor.sources import KeySource, Wake
@@ -114,33 +115,20 @@ def _plugs(acts: Sequence[Act], keys: KeySource) -> Plugs:
     )
 
 
-class _Cable:
+class _Cable(UnpluggedBackend):
     """Brings *frames*, a few at a time; what is sent goes nowhere."""
 
-    fault: str | None = None
-
     def __init__(self, frames: Sequence[bytes], _wake: Wake) -> None:
+        super().__init__()
         self._frames = list(frames)
 
-    def frames(self) -> Sequence[bytes]:
+    def frames(self) -> list[bytes]:
         taken, self._frames = self._frames[:2], self._frames[2:]
         return taken
 
     @property
     def is_open(self) -> bool:
         return bool(self._frames)
-
-    def take_due(self, _now_ns: int) -> Sequence[bytes]:
-        return ()
-
-    def due_ns(self) -> int | None:
-        return None
-
-    def send(self, _frame: bytes) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def _image(acts: Sequence[Act], base: int) -> bytes:

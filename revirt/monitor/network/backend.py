@@ -49,24 +49,19 @@ class Backend(Protocol):
         """Whether more frames may come."""
         ...
 
-    @property
-    def pending(self) -> bool:
-        """Whether `frames` has something to return."""
-        ...
-
-    def frames(self, most: int = TAKE_COUNT) -> list[bytes]:
-        """Return up to *most* of the frames that wait, the oldest first.  Never blocks."""
+    def frames(self) -> list[bytes]:
+        """Return some of the frames that wait, the oldest first; none only if none do.  Never blocks."""
         ...
 
     def due_ns(self) -> int | None:
         """Return the machine's time at which `take_due` has the next frame; None if none is to come by that clock."""
         ...
 
-    def take_due(self, now_ns: int) -> list[bytes]:
+    def take_due(self, now_ns: int, /) -> list[bytes]:
         """Return some of the frames that are due at the machine's time *now_ns*; until none are left."""
         ...
 
-    def send(self, frame: bytes) -> None:
+    def send(self, frame: bytes, /) -> None:
         """Pass on a frame that the guest sends, or drop it.  Never blocks."""
         ...
 
@@ -81,26 +76,24 @@ class UnpluggedBackend:
     def __init__(self) -> None:
         self.drops = Drops()
 
-    is_open = False
-
     @property
     def fault(self) -> str | None:
         return None
 
     @property
-    def pending(self) -> bool:
+    def is_open(self) -> bool:
         return False
 
-    def frames(self, most: int = TAKE_COUNT) -> list[bytes]:  # noqa: ARG002
+    def frames(self) -> list[bytes]:
         return []
 
     def due_ns(self) -> int | None:
         return None
 
-    def take_due(self, now_ns: int) -> list[bytes]:  # noqa: ARG002
+    def take_due(self, _now_ns: int) -> list[bytes]:
         return []
 
-    def send(self, frame: bytes) -> None:  # noqa: ARG002
+    def send(self, _frame: bytes) -> None:
         self.drops.outbound += 1
 
     def close(self) -> None:
@@ -135,9 +128,11 @@ class LiveBackend(ABC):
 
     @property
     def pending(self) -> bool:
+        """Whether `frames` has something to return."""
         return bool(self._waiting)
 
     def frames(self, most: int = TAKE_COUNT) -> list[bytes]:
+        """Return up to *most* of the frames that wait, the oldest first."""
         if not self._waiting:
             return []
         with self._lock:
@@ -153,11 +148,11 @@ class LiveBackend(ABC):
     def due_ns(self) -> int | None:
         return None
 
-    def take_due(self, now_ns: int) -> list[bytes]:  # noqa: ARG002
+    def take_due(self, _now_ns: int) -> list[bytes]:
         return []
 
     @abstractmethod
-    def send(self, frame: bytes) -> None: ...
+    def send(self, frame: bytes, /) -> None: ...
 
     def close(self) -> None:
         if self._is_closing:

@@ -43,11 +43,7 @@ class PlayedBackend:
         """What is wrong with the file, if it could not be played to its end."""
         return self._fault
 
-    @property
-    def pending(self) -> bool:
-        return False
-
-    def frames(self, most: int = TAKE_COUNT) -> list[bytes]:  # noqa: ARG002
+    def frames(self) -> list[bytes]:
         return []
 
     @property
