@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 
-from revirt.cli.files import write_new
 from revirt.cli.opening import opened
+from revirt.cli.outputs import write_new
 from revirt.cli.rows import event_rows, kinds_named
 from revirt.cli.signals import OrderlyStop
 from revirt.errors import RevirtError

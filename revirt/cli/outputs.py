@@ -10,24 +10,31 @@ from pathlib import Path
 from typing import BinaryIO
 
 from revirt.errors import RevirtError
+from revirt.recording.packing import rename_new
 
 
 @contextmanager
-def new_file(target: Path, *, force: bool = False) -> Iterator[BinaryIO]:
+def new_file(target: Path, *, force: bool | None = None) -> Iterator[BinaryIO]:
     """Give a file to write, which has the name *target* when the block ends well; else nothing is left of it.
 
-    Raises RevirtError if there is something at *target*, which only *force* replaces, or if it cannot be written.
+    *force* says whether -f was given, None of a command that has no such option.  Raises RevirtError if there is
+    something at *target* and it was not, or if it cannot be written.
     """
     if not force and os.path.lexists(target):
-        raise _exists(target)
+        raise _exists(target, force)
     temporary = target.with_name(f".revirt-{secrets.token_hex(8)}")
     try:
         try:
             with open(temporary, "xb") as file:
                 yield file
-            _rename(temporary, target, force=force)
+            if force:
+                os.replace(temporary, target)
+            else:
+                rename_new(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
+    except FileExistsError as error:
+        raise _exists(target, force) from error
     except OSError as error:
         problem = error.strerror or str(error)
         raise RevirtError(
@@ -35,20 +42,12 @@ def new_file(target: Path, *, force: bool = False) -> Iterator[BinaryIO]:
         ) from error
 
 
-def _rename(temporary: Path, target: Path, *, force: bool) -> None:
-    if force:
-        os.replace(temporary, target)
-        return
-    try:
-        os.link(temporary, target)
-    except FileExistsError as error:
-        raise _exists(target) from error
-    except OSError:
-        # A file system without links (FAT): there, looking first is all that can be done.
-        if os.path.lexists(target):
-            raise _exists(target) from None
-        os.rename(temporary, target)
+def write_new(target: Path, data: bytes) -> None:
+    """Write *data* to the new file *target*; raises as `new_file`."""
+    with new_file(target) as file:
+        file.write(data)
 
 
-def _exists(target: Path) -> RevirtError:
-    return RevirtError(f"{target} exists already", hint="choose another name with -o, or replace it with -f")
+def _exists(target: Path, force: bool | None) -> RevirtError:
+    instead = "" if force is None else ", or replace it with -f"
+    return RevirtError(f"{target} exists already", hint=f"choose another name{instead}")

@@ -7,8 +7,8 @@ import shutil
 import sys
 from typing import Any
 
-from revirt.cli.files import write_new
 from revirt.cli.opening import opened
+from revirt.cli.outputs import write_new
 from revirt.errors import UsageError
 from revirt.position import Position
 from revirt.recording import resolve

@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from revirt.cli.files import write_new
+from revirt.cli.outputs import write_new
 from revirt.errors import CorruptError, RecordingError, SealError, UsageError
 from revirt.log.frame import read_file
 from revirt.log.wording import payload

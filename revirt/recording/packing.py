@@ -298,22 +298,24 @@ def _new_file(target: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        _rename_new(temporary, target)
+        rename_new(temporary, target)
+    except FileExistsError as error:
+        raise _exists(target) from error
     finally:
         temporary.unlink(missing_ok=True)
     sync(target.parent)
 
 
-def _rename_new(temporary: Path, target: Path) -> None:
-    """Rename the file *temporary* to *target* unless there is something; raises RecordingExistsError."""
+def rename_new(temporary: Path, target: Path) -> None:
+    """Let the file *temporary* have the name *target*, too, or instead; FileExistsError if something has it."""
     try:
         os.link(temporary, target)
-    except FileExistsError as error:
-        raise _exists(target) from error
+    except FileExistsError:
+        raise
     except OSError:
         # A file system without links (FAT): there, looking first is all that can be done.
         if os.path.lexists(target):
-            raise _exists(target) from None
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target)) from None
         os.rename(temporary, target)
 
 
