@@ -50,8 +50,8 @@ class Board:
     """Every device of one PC.
 
     *intr* is the CPU's INTR input, *reschedule* is called when the machine should look up at the next branch (a timer
-    may have become due earlier, the UART has room again), *transmit* gets
-    what the guest sends on the serial line, and *end* is told when the guest ends its own run.
+    may have become due earlier, the UART has room again), *transmit* gets what the guest sends on the serial line, and
+    *end* is told when the guest ends its own run.
 
     *devices* are those beyond what every PC has; they act on *memory*, and *disks* are the contents of the disks among
     them, which take requests at once or when an arrival says so; *flash* is the memory that firmware comes in.  What
@@ -117,13 +117,7 @@ class Board:
             self.pic,
         )
         self._map()
-        if self.firmware is not None:
-            self.firmware.plug(self.ports, self.mmio, self.pci.bridge)
-        if self.peripherals is not None:
-            self.ports.ask_elsewhere(self.pci.find_port)
-            self.mmio.ask_elsewhere(self.pci.find_memory)
-            for offset, bits in enumerate(self.peripherals.bridge.level_triggered, ELCR):
-                self.pic.write(offset, 1, bits)
+        self._map_plugged()
 
     def _map(self) -> None:
         ports = self.ports
@@ -143,9 +137,18 @@ class Board:
         ports.map(0x604, 2, self.power, PM1_LOW)
         ports.map(0xB004, 2, self.power, PM1_LOW)
         ports.map(0xF4, 1, self.power, DEBUG_EXIT)
+
+    def _map_plugged(self) -> None:
         if self.vga is not None:
             for start, count in VGA_PORTS:
-                ports.map(start, count, self.vga, start - VGA_BASE)
+                self.ports.map(start, count, self.vga, start - VGA_BASE)
+        if self.firmware is not None:
+            self.firmware.plug(self.ports, self.mmio, self.pci.bridge)
+        if self.peripherals is not None:
+            self.ports.ask_elsewhere(self.pci.find_port)
+            self.mmio.ask_elsewhere(self.pci.find_memory)
+            for offset, bits in enumerate(self.peripherals.bridge.level_triggered, ELCR):
+                self.pic.write(offset, 1, bits)
 
     def service(self) -> None:
         """Let every device do what the guest has told it to since it last ran.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from revirt.machine.cpuid import CpuidTable, check_table, cpuid_leaves, table_from_plain, table_to_plain
@@ -43,7 +43,7 @@ class MachineConfig:
     ns_per_branch: int
     model: int = MODEL
     cpuid: CpuidTable = field(default_factory=cpuid_leaves, hash=False)
-    devices: Devices = Devices()  # noqa: RUF009
+    devices: Devices = field(default_factory=Devices)
 
     def __post_init__(self) -> None:
         if not 0x10000 <= self.memory <= 3 << 30 or self.memory % 0x1000:
@@ -79,7 +79,7 @@ class MachineConfig:
         Raises ValueError naming what is wrong, and NewerVersionError if only a newer revirt knows the model: then
         nothing else is looked at.
         """
-        names = set(cls.__slots__)
+        names = {each.name for each in fields(cls)}
         if isinstance(plain, dict) and "model" in plain:
             check_version(_MODEL, plain["model"], MODEL)
             if plain["model"] <= WITHOUT_DEVICES:

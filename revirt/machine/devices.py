@@ -22,8 +22,6 @@ MAX_DISK_SIZE = 1 << 40
 MIN_WIDTH, MAX_WIDTH = 320, 4096
 MIN_HEIGHT, MAX_HEIGHT = 200, 4096
 
-T = TypeVar("T")
-
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -164,9 +162,11 @@ class Devices:
 
 _FLAGS = ("vga", "rng", "console", "firmware")
 
+T = TypeVar("T", Nic, Disk, Framebuffer)
+
 
 def _made(cls: type[T], plain: object) -> T:
-    names = set(cls.__slots__)  # type: ignore[attr-defined]
+    names = {each.name for each in fields(cls)}
     if not isinstance(plain, dict) or set(plain) != names:
         raise ValueError(f"{cls.__name__.lower()}: it has exactly {', '.join(sorted(names))}")
     return cls(**plain)
