@@ -34,7 +34,7 @@ from benchmarks.measure import (
     revirt_command,
     run,
 )
-from benchmarks.qemu import in_pieces, is_installed
+from benchmarks.qemu import by_character, is_installed
 from revirt.errors import HostError
 from revirt.image.debian import PROMPT, READY
 from revirt.render import escape
@@ -160,16 +160,16 @@ class Bench:
             socket, steps = self._far_end(what, stack)
             log = self._settings.scratch("replay.bin")
             try:
-                sample = run(self._qemu_command(socket, mode, log), in_pieces(steps), timeout_s=_QEMU_S)
+                sample = run(self._qemu_command(socket, mode, log), by_character(steps), timeout_s=_QEMU_S)
             except HostError as error:
                 # It stands still now and then, typed to or spoken to while it records.
                 self._settings.note(f"left out: {error}")
                 return {}
             log.unlink(missing_ok=True)
-            # What was typed in pieces has more steps; the lines that count are the same.
+            # What was typed by the character has more steps; the lines that count are the same.
             seen = [
                 sample.seen[index]
-                for index, step in enumerate(in_pieces(steps))
+                for index, step in enumerate(by_character(steps))
                 if step.expect in (_BEGIN, _END)
             ]
             sample = Sample(sample.wall, sample.cpu, sample.output, (*sample.seen[:2], *seen))

@@ -32,7 +32,6 @@ BOOT_AGAINST_PLAIN = 1.0
 REPLAY_BAR = 0.35
 
 _QEMU = "qemu-system-x86_64"
-_PIECE = 7
 
 
 def is_installed() -> bool:
@@ -67,17 +66,16 @@ def compare_qemu(workload: Workload, settings: Settings) -> Iterator[Figure]:
     yield ratio("QEMU replay / recorded", name, "wall time", walls(replayed), walls(recorded))
 
 
-def in_pieces(steps: Sequence[Step]) -> list[Step]:
-    """Return *steps* with what they send cut in pieces, each typed when the one before is echoed.
+def by_character(steps: Sequence[Step]) -> list[Step]:
+    """Return *steps* with what they send typed character by character, each when the one before is echoed.
 
     A recording QEMU 7.2 takes nothing more once the 16 bytes of the serial port's FIFO were full.
     """
     typed = []
     for step in steps:
-        pieces = [step.send[start : start + _PIECE] for start in range(0, len(step.send), _PIECE)]
+        pieces = [step.send[start : start + 1] for start in range(len(step.send))]
         typed.append(Step(step.expect, pieces[0] if pieces else b""))
-        # The last character may be found early, in the echo of its own piece: two pieces fit the FIFO.
-        typed += [Step(before[-1:], piece) for before, piece in itertools.pairwise(pieces)]
+        typed += [Step(before, piece) for before, piece in itertools.pairwise(pieces)]
     return typed
 
 
@@ -91,12 +89,12 @@ def _ours(workload: Workload, settings: Settings) -> Mapping[str, Sample]:
 
 
 def _plain(workload: Workload) -> Mapping[str, Sample]:
-    return {"plain": run(_qemu_command(), in_pieces(workload.steps()))}
+    return {"plain": run(_qemu_command(), by_character(workload.steps()))}
 
 
 def _recorded(workload: Workload, settings: Settings) -> Mapping[str, Sample]:
     log = settings.scratch("replay.bin")
-    recorded = run(_qemu_command("record", log), in_pieces(workload.steps()))
+    recorded = run(_qemu_command("record", log), by_character(workload.steps()))
     return {"qemu recorded": recorded, "qemu replay": run(_qemu_command("replay", log))}
 
 
