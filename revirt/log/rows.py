@@ -79,7 +79,11 @@ def rows_of(events: Sequence[Event]) -> Rows:
 
 def join(parts: Sequence[Rows]) -> Rows:
     """Return the events of all *parts*, in their order."""
-    return Rows(b"".join([part.rows for part in parts]), b"".join([part.data for part in parts]))
+    # Those that are empty left out: one alone is not copied.
+    return Rows(
+        b"".join([part.rows for part in parts if part.rows]),
+        b"".join([part.data for part in parts if part.data]),
+    )
 
 
 Source = Callable[[], Rows]
