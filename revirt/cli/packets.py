@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from revirt.cli.times import Times
+from revirt.errors import UsageError
 from revirt.packets import Assembler, Chunk, StreamTable, summarize
 from revirt.packets.layers import Segment
 from revirt.position import Position
@@ -129,13 +130,21 @@ def _direction(frame: RecordedFrame) -> str:
 def _found(
     recording: Recording, first: int, last: int | None, stream: int | None, *, log_only: bool
 ) -> Iterator[_Found]:
-    """Yield the frames that are wanted.  Connections count from the beginning of the recording, whatever is wanted."""
+    """Yield the frames that are wanted.  Connections count from the beginning of the recording, whatever is wanted.
+
+    Raises UsageError at the end if there was no connection *stream*.
+    """
     table, times = StreamTable(), Times(recording, log_only=log_only)
     for frame in recorded_frames(recording):
         if last is not None and frame.branches > last:
-            return
+            break
         number, segment = table.find(frame.data) or (None, None)
         if frame.branches < first or (stream is not None and number != stream):
             continue
         frame = replace(frame, guest_ns=times.at(frame.ordinal, frame.guest_ns))
         yield _Found(frame, number, segment)
+    if stream is not None and stream >= table.count:
+        there = f"the last one is {table.count - 1}" if table.count else "there is none"
+        raise UsageError(
+            f"no TCP connection {stream}: {there}", hint="'revirt net' lists packets with theirs"
+        )

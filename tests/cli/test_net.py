@@ -18,6 +18,7 @@ from woven import Passing, woven
 
 from revirt.cli import main
 from revirt.cli.packets import packet_rows
+from revirt.errors import UsageError
 from revirt.log.events import Kind
 from revirt.position import Edge
 from revirt.recording import Recording
@@ -198,10 +199,30 @@ def test_bytes_that_never_came_are_counted(
     assert (row["offset"], row["missing"], row["branches"]) == (10, 10, 210)
 
 
-def test_a_connection_that_there_is_not_carried_nothing(
-    live_talk: Recording, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("more", [[], ["--raw", "in"], ["--json"], ["-o", "no.pcapng"]])
+def test_a_connection_that_there_is_not_is_refused(
+    more: list[str],
+    live_talk: Recording,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert rows(capsys, str(live_talk.path), "--stream", "7") == []
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["net", str(live_talk.path), "--stream", "7", *more]) == UsageError.exit_status
+
+    assert "no TCP connection 7: the last one is 0" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.pcapng"))
+
+
+def test_a_recording_without_connections_has_none_to_show(
+    recording_of: RecordingOf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["net", str(recording_of("hello", "virtual").path), "--stream", "0"]) == UsageError.exit_status
+    )
+
+    assert "no TCP connection 0: there is none" in capsys.readouterr().err
 
 
 # -- capture files ---------------------------------------------------------------------------------------------------
