@@ -61,9 +61,11 @@ class Live:
             source.connect(self._look_up)
 
     @property
-    def faults(self) -> tuple[str, ...]:
-        """What was cut off from the guest, and why, in words."""
-        return tuple(f"network card {nic}: {net.fault}" for nic, net in self._nets.items() if net.fault)
+    def warnings(self) -> tuple[str, ...]:
+        """What was cut off from the guest and why, and what of its network was lost, in words."""
+        return tuple(
+            f"network card {nic}: {each}" for nic, net in self._nets.items() for each in net.warnings
+        )
 
     def attach(self, machine: Machine) -> None:
         """Take the machine that runs; the host's clock starts now, with the machine's time."""

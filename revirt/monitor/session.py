@@ -234,7 +234,7 @@ def _run(
         checkpoints=recording.number - recording.first if recording else 0,
         checkpoint_bytes=writer.checkpoint_bytes if writer else 0,
         path=writer.path if writer else None,
-        warnings=live.faults,
+        warnings=live.warnings,
     )
 
 

@@ -88,9 +88,19 @@ class NetSource:
         self._clock = machine.clock
 
     @property
-    def fault(self) -> str | None:
-        """Why the card is cut off, in words; None if it is not."""
-        return self._backend.fault if self._backend is not None else None
+    def warnings(self) -> Sequence[str]:
+        """Why the card is cut off, if it is, and how many frames were lost, in words."""
+        if self._backend is None:
+            return ()
+        fault, drops = self._backend.fault, self._backend.drops
+        warnings = [fault] if fault is not None else []
+        if drops.inbound:
+            warnings.append(f"{drops.inbound} of the frames that came were lost: no card takes such sizes")
+        if drops.outbound:
+            warnings.append(
+                f"{drops.outbound} of the guest's frames were lost: the far end did not take them"
+            )
+        return warnings
 
     @property
     def is_open(self) -> bool:

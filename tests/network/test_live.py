@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from revirt.cli import main
 from revirt.machine.inputs import ClockReading, Frame, Moment
 from revirt.monitor.console import NullConsole
 from revirt.monitor.live import Live
+from revirt.monitor.network import networks_of, open_network
 from revirt.monitor.network.framing import framed
 from revirt.monitor.network.played import PlayedBackend
 from revirt.monitor.sources import NetSource
@@ -58,6 +60,27 @@ def test_a_network_that_goes_away_is_told_at_the_end_and_ends_nothing(
 
     assert status == 0
     assert json.loads(capsys.readouterr().out)["warnings"] == [f"network card 0: {tmp_path}/net went away"]
+
+
+@pytest.mark.parametrize(
+    ("net", "warnings"),
+    [
+        ("unix-listen:{}/net", ["2 of the guest's frames were lost: the far end did not take them"]),
+        ("none", []),  # as was asked for
+    ],
+)
+def test_frames_that_the_far_end_did_not_take_are_counted(
+    net: str, warnings: list[str], tmp_path: Path
+) -> None:
+    (spec,) = networks_of([net.format(tmp_path)])
+    source = NetSource(0, lambda wake: open_network(spec, wake))
+    source.connect(lambda: None)
+
+    with closing(source):
+        source.send(bytes(60))
+        source.send(bytes(60))
+
+        assert list(source.warnings) == warnings
 
 
 def test_frames_without_a_driver_harm_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
