@@ -8,20 +8,19 @@ and keep the old ones (docs/log-format.md, "Versions").
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import msgpack
 import pytest
+from nobody import Nobody
 
 from revirt.log.events import LINE_LIMIT
 from revirt.machine import pit, uart
 from revirt.machine.config import MachineConfig
 from revirt.machine.cpuid import check_table, cpuid_leaves, table_from_plain, table_to_plain
 from revirt.machine.devices import Devices, Disk, Framebuffer, Nic
-from revirt.machine.inputs import Arrival, Moment
 from revirt.machine.machine import Ended, Machine
 from revirt.machine.model import MODEL
 from revirt.machine.power import RESET
@@ -50,34 +49,6 @@ class Zeros:
 
     def read(self, _offset: int, size: int) -> bytes:
         return bytes(size)
-
-
-class Nobody:
-    """Inputs of a machine that nothing reaches from outside."""
-
-    def horizon(self, branches: int) -> int:
-        return branches + 1_000
-
-    def arrivals(self, moment: Moment) -> Sequence[Arrival]:
-        return ()
-
-    def idle(self, moment: Moment, wake_ns: int | None) -> Sequence[Arrival]:
-        return ()
-
-    def interrupted(self, moment: Moment, vector: int) -> None:
-        pass
-
-    def transmitted(self, character: bytes) -> None:
-        pass
-
-    def printed(self, _moment: Moment, _port: int, _data: bytes) -> None:
-        pass
-
-    def sent(self, _moment: Moment, _nic: int, _frame: bytes) -> None:
-        pass
-
-    def stored(self, _moment: Moment, _disk: int, _sector: int, _data: bytes) -> None:
-        pass
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from assembly import assemble
 from library import RecordWith, built
+from nobody import Nobody
 from programs import needed
 
 from revirt.image import load
@@ -17,7 +18,6 @@ from revirt.image.root import LOGIN, PROMPT
 from revirt.log.events import Kind
 from revirt.machine.config import ClockMode, MachineConfig
 from revirt.machine.devices import Devices
-from revirt.machine.inputs import Arrival, Moment
 from revirt.machine.machine import Ended, Machine
 from revirt.machine.power import RESET
 from revirt.monitor.console import NullConsole
@@ -62,34 +62,6 @@ packet: .byte 16, 0, 1, 0
     .quad 1
 """
 """Uses the BIOS's services as every boot loader does: INT 13h and INT 10h (Phoenix, "Enhanced Disk Drive", 1.1)."""
-
-
-class Nobody:
-    """Inputs of a machine that nothing reaches from outside."""
-
-    def horizon(self, branches: int) -> int:
-        return branches + 1_000_000
-
-    def arrivals(self, moment: Moment) -> Sequence[Arrival]:
-        return ()
-
-    def idle(self, moment: Moment, wake_ns: int | None) -> Sequence[Arrival]:
-        return ()
-
-    def interrupted(self, moment: Moment, vector: int) -> None:
-        pass
-
-    def transmitted(self, character: bytes) -> None:
-        pass
-
-    def printed(self, moment: Moment, port: int, data: bytes) -> None:
-        pass
-
-    def sent(self, moment: Moment, nic: int, frame: bytes) -> None:
-        pass
-
-    def stored(self, moment: Moment, disk: int, sector: int, data: bytes) -> None:
-        pass
 
 
 def disk(directory: Path) -> Path:
