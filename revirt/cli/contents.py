@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
@@ -74,7 +75,7 @@ def _cast(arguments: argparse.Namespace) -> int:
     from revirt.timeline import Timeline, seek_point
 
     recording = Recording.open(resolve(arguments.recording))
-    if arguments.cast.exists():
+    if os.path.lexists(arguments.cast):
         raise RevirtError(f"{arguments.cast} exists already", hint="choose another name")
     until = seek_point(Timeline(recording), arguments.at) if arguments.at is not None else None
     with OrderlyStop() as stop, progress(recording.path.name) as shown:

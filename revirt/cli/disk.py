@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from revirt.cli.outputs import new_file
 from revirt.cli.points import branches_between
 from revirt.cli.signals import UnwindingStop
 from revirt.cli.times import Times
-from revirt.errors import RevirtError, UsageError
+from revirt.errors import UsageError
 from revirt.image.sparse import PIECE, SparseWriter
 from revirt.machine.devices import SECTOR_SIZE, Disk
 from revirt.machine.disk import DiskContents
@@ -153,8 +152,6 @@ def _attach(arguments: argparse.Namespace, path: Path) -> int:
 def _extract(arguments: argparse.Namespace, path: Path) -> int:
     recording = Recording.open(path)
     number = _number(recording, _disks(recording), arguments.number)
-    if os.path.lexists(arguments.output):
-        raise RevirtError(f"{arguments.output} exists already", hint="choose another name with -o")
     with UnwindingStop() as stop, new_file(arguments.output) as file:
         timeline = opened(path, Timeline)
         seek_point(timeline, arguments.at or "end")

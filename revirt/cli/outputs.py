@@ -38,7 +38,7 @@ def new_file(target: Path, *, force: bool | None = None) -> Iterator[BinaryIO]:
     except OSError as error:
         problem = error.strerror or str(error)
         raise RevirtError(
-            f"cannot write {target}: {problem}", hint="choose a place with free space with -o"
+            f"cannot write {target}: {problem}", hint="choose a place with free space"
         ) from error
 
 

@@ -75,8 +75,8 @@ def packet_rows(
 ) -> Iterator[PacketRow]:
     """Yield the frames of *recording* from branch count *first* to *last* (None: the end), of TCP *stream* if given.
 
-    The guest's time at each is from a replay where the log does not tell, unless *log_only*.  Raises as
-    `Recording.events`, and what a replay raises.
+    The guest's time at each is from a replay where the log does not tell, unless *log_only*.  Raises UsageError if
+    there is no such connection, as `Recording.events`, and what a replay raises.
     """
     for each in _found(recording, first, last, stream, log_only=log_only):
         frame = each.frame
@@ -132,7 +132,7 @@ def _found(
 ) -> Iterator[_Found]:
     """Yield the frames that are wanted.  Connections count from the beginning of the recording, whatever is wanted.
 
-    Raises UsageError at the end if there was no connection *stream*.
+    Raises UsageError if the recording ends and there was no connection *stream*.
     """
     table, times = StreamTable(), Times(recording, log_only=log_only)
     for frame in recorded_frames(recording):
@@ -143,8 +143,9 @@ def _found(
             continue
         frame = replace(frame, guest_ns=times.at(frame.ordinal, frame.guest_ns))
         yield _Found(frame, number, segment)
-    if stream is not None and stream >= table.count:
-        there = f"the last one is {table.count - 1}" if table.count else "there is none"
-        raise UsageError(
-            f"no TCP connection {stream}: {there}", hint="'revirt net' lists packets with theirs"
-        )
+    else:
+        if stream is not None and stream >= table.count:
+            there = f"the last one is {table.count - 1}" if table.count else "there is none"
+            raise UsageError(
+                f"no TCP connection {stream}: {there}", hint="'revirt net' lists packets with theirs"
+            )

@@ -97,9 +97,8 @@ class NetSource:
         if drops.inbound:
             warnings.append(f"{drops.inbound} of the frames that came were lost: no card takes such sizes")
         if drops.outbound:
-            warnings.append(
-                f"{drops.outbound} of the guest's frames were lost: the far end did not take them"
-            )
+            lost = f"at least {drops.outbound} of the guest's frames were lost"
+            warnings.append(f"{lost}: the far end did not take them")
         return warnings
 
     @property

@@ -207,12 +207,20 @@ def test_a_connection_that_there_is_not_is_refused(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
 
     assert main(["net", str(live_talk.path), "--stream", "7", *more]) == UsageError.exit_status
 
     assert "no TCP connection 7: the last one is 0" in capsys.readouterr().err
-    assert not list(tmp_path.glob("*.pcapng"))
+    assert not list(here.iterdir())
+
+
+def test_of_a_part_before_a_connection_there_is_nothing_to_show(
+    live_talk: Recording, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rows(capsys, str(live_talk.path), "--stream", "0", "--to", "0") == []
 
 
 def test_a_recording_without_connections_has_none_to_show(

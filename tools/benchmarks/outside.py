@@ -100,7 +100,7 @@ class Bench:
         self._guest: LoadedGuest = build_guest()
         self._end = TapEnd(mtu)
         self._mtu = mtu
-        self._stood_still: set[tuple[str, str | None]] = set()
+        self._left_out: set[tuple[str, str | None]] = set()
 
     def compare(self, what: Carried) -> Iterator[Figure]:
         """Yield MB/s, costs and the log's growth for *what*."""
@@ -157,7 +157,7 @@ class Bench:
             )
 
     def _qemu(self, what: Carried, mode: str | None) -> Mapping[str, Sample]:
-        if (what.name, mode) in self._stood_still:
+        if (what.name, mode) in self._left_out:
             return {}
         with ExitStack() as stack:
             socket, steps = self._far_end(what, stack)
@@ -165,11 +165,12 @@ class Bench:
             try:
                 sample = run(self._qemu_command(socket, mode, log), by_character(steps), timeout_s=_QEMU_S)
             except HostError as error:
-                # It stands still now and then, typed to or spoken to while it records.
+                # It stands still when it records a disk that is read, and another round would wait as long for nothing.
                 self._settings.note(f"left out: {error}")
-                self._stood_still.add((what.name, mode))
+                self._left_out.add((what.name, mode))
                 return {}
-            log.unlink(missing_ok=True)
+            finally:
+                log.unlink(missing_ok=True)
             # What was typed by the character has more steps; the lines that count are the same.
             seen = [
                 sample.seen[index]

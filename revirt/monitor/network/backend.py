@@ -28,7 +28,7 @@ TAKE_COUNT = 64
 
 @dataclass(slots=True)
 class Drops:
-    """Frames that were lost, for want of room or of a peer: on the way to the guest, and from it."""
+    """Frames that were lost: on the way to the guest for their size, from it for want of room or of a peer."""
 
     inbound: int = 0
     outbound: int = 0
