@@ -528,7 +528,7 @@ def test_who_wrote_a_word_last_is_found_in_debian(recording_of: RecordingOf) -> 
     starts = (Position(branches) for branches in itertools.count(60_000_000, 900_000))
     address, places = next(each for each in map(partial(_walk_of_a_word, timeline), starts) if each[1])
     (*_, (place, _)) = _changes(places)
-    timeline.seek(Position(places[-1].position.branches))
+    timeline.seek(places[-1].position)
 
     found = timeline.run_back((Write(address, 8, physical=True),))
 
